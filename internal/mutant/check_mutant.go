@@ -1,0 +1,5 @@
+//go:build mutant_check
+
+package mutant
+
+const CheckOff = true

@@ -1,0 +1,6 @@
+//go:build !mutant_cond
+
+package mutant
+
+// CondOff drops the condition from the UPDATE that reserves a unit.
+const CondOff = false

@@ -1,0 +1,5 @@
+//go:build mutant_cond
+
+package mutant
+
+const CondOff = true

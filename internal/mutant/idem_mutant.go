@@ -1,0 +1,5 @@
+//go:build mutant_idem
+
+package mutant
+
+const IdempotencyOff = true

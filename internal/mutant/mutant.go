@@ -1,0 +1,28 @@
+// Package mutant names the guarantees that a test build can switch off.
+//
+// A test that cannot fail proves nothing. So each guarantee has a mutant: the same
+// program with that one protection removed, built by tag, run as a process, and
+// expected to fail the drill. Every constant is false unless its tag was given to the
+// compiler, so in a release the branch does not exist. `holdfast version` prints what
+// is active.
+package mutant
+
+// Active lists the mutants in this build, by their tags. Empty in every release.
+func Active() []string {
+	var on []string
+	for _, m := range []struct {
+		off bool
+		tag string
+	}{
+		{StoreCheckOff, "mutant_store"},
+		{CondOff, "mutant_cond"},
+		{CheckOff, "mutant_check"},
+		{IdempotencyOff, "mutant_idem"},
+		{SyncOff, "mutant_nosync"},
+	} {
+		if m.off {
+			on = append(on, m.tag)
+		}
+	}
+	return on
+}

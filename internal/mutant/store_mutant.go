@@ -1,0 +1,5 @@
+//go:build mutant_store
+
+package mutant
+
+const StoreCheckOff = true
