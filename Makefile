@@ -1,0 +1,39 @@
+# make up    build, start everything embedded, print the address (needs only Go)
+# make test  everything, on real engines, with the race detector
+# make help  the rest
+
+GO      ?= go
+BIN     := bin/holdfast
+TIMEOUT ?= 15m
+
+.PHONY: help up build deps test test-short lint fmt drill clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+up: build ## build, start everything embedded, print the address
+	@exec $(BIN) up
+
+build: ## build bin/holdfast
+	@scripts/build $(BIN) ./cmd/holdfast
+
+deps: ## install what the tests need, where that is allowed, or say what is missing
+	@scripts/deps
+
+test: deps ## all tests, on real engines, with the race detector
+	@scripts/test -timeout $(TIMEOUT)
+
+test-short: ## tests without drills and long fault runs; no race detector
+	$(GO) test -short ./...
+
+drill: build ## the sale drill on the embedded engines
+	$(BIN) drill sale
+
+lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax
+	@scripts/lint
+
+fmt: ## format
+	gofmt -w .
+
+clean: ## remove what was built
+	rm -rf bin
