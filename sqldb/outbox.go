@@ -1,0 +1,130 @@
+package sqldb
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Bounds of the outbox.
+const (
+	MaxTopic   = 200     // bytes of a topic, and of a kind
+	MaxPayload = 1 << 16 // bytes of a payload
+	MaxEvents  = 1000    // events of one call
+)
+
+// Event is a row of the outbox: what a committed transaction published.
+type Event struct {
+	Cursor  Cursor // where to go on after this event
+	Topic   string
+	Kind    string
+	Payload []byte
+	At      int64 // when it was published, µs by the engine's clock
+}
+
+// Publish writes an event that readers see when, and only when, the transaction
+// commits.
+func (t *Tx) Publish(ctx context.Context, topic, kind string, payload []byte) error {
+	if topic == "" || len(topic) > MaxTopic || kind == "" || len(kind) > MaxTopic || len(payload) > MaxPayload {
+		return fmt.Errorf("%w: an event has a topic and a kind of 1..%d bytes and a payload of at most %d",
+			ErrConfig, MaxTopic, MaxPayload)
+	}
+	if payload == nil {
+		payload = []byte{}
+	}
+	_, err := t.Exec(ctx, `INSERT INTO outbox (topic, kind, payload, at) VALUES ($1, $2, $3, holdfast_now())`,
+		topic, kind, payload)
+	return err
+}
+
+// Events returns at most limit (1..1000) events of topic that follow after, oldest
+// first. Following by the last one's cursor gives every event once and skips none, also
+// when transactions commit in another order than they wrote. An event that follows from
+// another (its transaction began when the other had committed) comes after it.
+//
+// PostgreSQL: an event appears when every transaction of the cluster that wrote and
+// began earlier has ended, so a long one delays it.
+func (db *DB) Events(ctx context.Context, topic string, after Cursor, limit int) ([]Event, error) {
+	var events []Event
+	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		events = nil
+		rows, err := tx.Query(ctx, db.outbox().events, topic, after.position, after.id, min(max(limit, 1), MaxEvents))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			e := Event{Topic: topic}
+			if err := rows.Scan(&e.Cursor.position, &e.Cursor.id, &e.Kind, &e.Payload, &e.At); err != nil {
+				return err
+			}
+			events = append(events, e)
+		}
+		return rows.Err()
+	})
+	return events, err
+}
+
+// LastCursor is the cursor of topic's newest event: following it gives only what is
+// published from now on. Zero when there is no event.
+func (db *DB) LastCursor(ctx context.Context, topic string) (Cursor, error) {
+	var c Cursor
+	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		rows, err := tx.Query(ctx, db.outbox().last, topic)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		c = Cursor{}
+		for rows.Next() {
+			if err := rows.Scan(&c.position, &c.id); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	return c, err
+}
+
+// TrimEvents deletes at most limit events that are older than that, and says how many.
+// Whoever has not read them by then misses them.
+func (db *DB) TrimEvents(ctx context.Context, olderThan time.Duration, limit int) (int64, error) {
+	var n int64
+	err := db.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+		n, err = tx.Exec(ctx, db.outbox().trim, olderThan.Microseconds(), max(limit, 0))
+		return err
+	})
+	return n, err
+}
+
+// outboxSQL is what differs between the engines. On PostgreSQL the horizon is the oldest
+// transaction that is still running: everything below has ended and is visible, so
+// nothing can appear there later. A cursor beyond the newest transaction is of another
+// history (see the migration): its reader gets everything again rather than nothing.
+type outboxSQL struct{ events, last, trim string }
+
+func (db *DB) outbox() outboxSQL {
+	if db.dialect == SQLite {
+		return outboxSQL{
+			events: `SELECT 0, id, kind, payload, at FROM outbox WHERE topic = $1 AND id > $3 AND $2 >= 0 ORDER BY id LIMIT $4`,
+			last:   `SELECT 0, id FROM outbox WHERE topic = $1 ORDER BY id DESC LIMIT 1`,
+			trim:   `DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE at < holdfast_now() - $1 ORDER BY at LIMIT $2)`,
+		}
+	}
+	return outboxSQL{
+		events: `SELECT position, id, kind, payload, at FROM outbox
+			WHERE topic = $1
+			AND (position, id) > (CASE WHEN $2::bigint < ` + newest + ` THEN $2::bigint ELSE 0 END, $3::bigint)
+			AND position < ` + horizon + `
+			ORDER BY position, id LIMIT $4`,
+		last: `SELECT position, id FROM outbox WHERE topic = $1 AND position < ` + horizon + `
+			ORDER BY position DESC, id DESC LIMIT 1`,
+		trim: `DELETE FROM outbox WHERE (position, id) IN (SELECT position, id FROM outbox
+			WHERE at < holdfast_now() - $1::bigint ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+	}
+}
+
+const (
+	horizon = `(pg_snapshot_xmin(pg_current_snapshot())::text::bigint + holdfast_outbox_shift())`
+	newest  = `(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + holdfast_outbox_shift())`
+)

@@ -1,0 +1,82 @@
+package sqldb
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	lockTimeout = time.Second
+	dialTimeout = 5 * time.Second
+)
+
+func openPostgres(rawURL string, opts Options) (*DB, error) {
+	opts, err := opts.withDefaults(PostgreSQL)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := pgx.ParseConfig(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err) // pgx leaves the password out
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = min(dialTimeout, opts.Timeout)
+	}
+	unlimited := cfg.Copy()
+	setDefaults(cfg, map[string]string{
+		"application_name": "holdfast",
+		// The server gives up a little earlier than we do, so that a slow statement
+		// ends with an answer and not with a dead connection.
+		"statement_timeout":                   millis(opts.Timeout - opts.Timeout/10),
+		"lock_timeout":                        millis(lockTimeout),
+		"idle_in_transaction_session_timeout": millis(opts.Timeout + commitGrace),
+	})
+	setDefaults(unlimited, map[string]string{
+		"application_name":                    "holdfast migrate",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        millis(10 * lockTimeout),
+		"idle_in_transaction_session_timeout": "0",
+	})
+	pool := stdlib.OpenDB(*cfg)
+	pool.SetMaxOpenConns(opts.MaxConns)
+	pool.SetMaxIdleConns(opts.MaxConns)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	pool.SetConnMaxLifetime(30 * time.Minute) // finds its way back after a failover
+	return &DB{
+		dialect: PostgreSQL,
+		opts:    opts,
+		writer:  pool,
+		reader:  pool,
+		migrate: func() (*sql.DB, error) { return stdlib.OpenDB(*unlimited), nil },
+		release: func() error { return nil },
+	}, nil
+}
+
+func setDefaults(cfg *pgx.ConnConfig, params map[string]string) {
+	for name, value := range params {
+		if _, set := cfg.RuntimeParams[name]; !set {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// openKind tells a wrong password or database, which no retry will mend, from a server
+// that is not there yet.
+func openKind(err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "28P01", "28000", "3D000":
+			return fmt.Errorf("%w: %w", ErrConfig, pg)
+		}
+	}
+	return err
+}
