@@ -1,0 +1,129 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// The format on disk, version 1. Integers are big-endian.
+//
+//	00 "format"                          → "1"
+//	00 "clock"                           → 8 bytes: the clock will not be below this, µs
+//	01 key                               → record: type, deadline, and a string's value or a count
+//	02 len(key):4 key field              → a hash's field
+//	03 len(key):4 key member             → a member's score:8
+//	04 len(key):4 key score:8 member     → nothing: members in the order of their scores
+//	05 deadline:8 key                    → nothing: keys in the order of their deadlines
+const (
+	formatVersion = "1"
+
+	spaceSystem   = 0x00
+	spaceRecord   = 0x01
+	spaceField    = 0x02
+	spaceScore    = 0x03
+	spaceOrder    = 0x04
+	spaceDeadline = 0x05
+)
+
+var (
+	formatKey = append([]byte{spaceSystem}, "format"...)
+	clockKey  = append([]byte{spaceSystem}, "clock"...)
+)
+
+func recordKey(key string) []byte { return append([]byte{spaceRecord}, key...) }
+
+// elementKey is the place of an element of key; with an empty element, where they begin.
+func elementKey(space byte, key, element string) []byte {
+	b := make([]byte, 0, 5+len(key)+len(element))
+	b = append(b, space)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(key)))
+	b = append(b, key...)
+	return append(b, element...)
+}
+
+func orderKey(key string, score int64, member string) []byte {
+	b := make([]byte, 0, 13+len(key)+len(member))
+	b = append(b, elementKey(spaceOrder, key, "")...)
+	b = append(b, scoreBytes(score)...)
+	return append(b, member...)
+}
+
+func deadlineKey(ms int64, key string) []byte {
+	b := make([]byte, 0, 9+len(key))
+	b = append(b, spaceDeadline)
+	b = binary.BigEndian.AppendUint64(b, uint64(ms))
+	return append(b, key...)
+}
+
+// scoreBytes sort as the scores do: the sign bit is turned over.
+func scoreBytes(score int64) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(score)^1<<63)
+}
+
+func parseScore(b []byte) (int64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("%w: a score of %d bytes", ErrCorrupt, len(b))
+	}
+	return int64(binary.BigEndian.Uint64(b) ^ 1<<63), nil
+}
+
+// after is the first key behind all that begin with prefix. Prefixes here begin with a small
+// byte, so there is one.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+const (
+	typeNone   = 0
+	typeString = 's'
+	typeHash   = 'h'
+	typeZset   = 'z'
+)
+
+// record is what stands under a key itself.
+type record struct {
+	typ      byte
+	deadline int64  // ms, 0 for none
+	value    string // of a string
+	count    int64  // of fields or members
+}
+
+func (r record) encode() []byte {
+	b := make([]byte, 0, 17+len(r.value))
+	b = append(b, r.typ)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.deadline))
+	if r.typ == typeString {
+		return append(b, r.value...)
+	}
+	return binary.BigEndian.AppendUint64(b, uint64(r.count))
+}
+
+func decodeRecord(b []byte) (record, error) {
+	if len(b) < 9 {
+		return record{}, fmt.Errorf("%w: a record of %d bytes", ErrCorrupt, len(b))
+	}
+	r := record{typ: b[0], deadline: int64(binary.BigEndian.Uint64(b[1:9]))}
+	rest := b[9:]
+	switch {
+	case r.deadline < 0:
+		return record{}, fmt.Errorf("%w: a negative deadline", ErrCorrupt)
+	case r.typ == typeString:
+		r.value = string(rest)
+	case r.typ == typeHash || r.typ == typeZset:
+		if len(rest) != 8 {
+			return record{}, fmt.Errorf("%w: a count of %d bytes", ErrCorrupt, len(rest))
+		}
+		if r.count = int64(binary.BigEndian.Uint64(rest)); r.count <= 0 {
+			return record{}, fmt.Errorf("%w: a count of %d", ErrCorrupt, r.count)
+		}
+	default:
+		return record{}, fmt.Errorf("%w: type %#x", ErrCorrupt, r.typ)
+	}
+	return r, nil
+}

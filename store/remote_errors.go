@@ -1,0 +1,115 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// dialError is a connection that was never made: nothing can have been sent on it.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// refusals are the engine's answers that say it did not begin: the command was refused as a
+// whole. The text explains what the engine's words leave out.
+var refusals = map[string]string{
+	"LOADING":     "the engine is reading its data from disk",
+	"READONLY":    "this engine is a replica; write to the primary",
+	"MASTERDOWN":  "this engine is a replica that has lost its primary",
+	"CLUSTERDOWN": "the cluster cannot serve this slot",
+	"TRYAGAIN":    "the slot is on the move",
+	"MOVED":       "the slot belongs to another node; clusters are not supported",
+	"ASK":         "the slot is moving to another node; clusters are not supported",
+	"BUSY":        "somebody's script blocks the engine",
+	"MISCONF":     "the engine cannot save to disk and accepts no writes",
+	"NOREPLICAS":  "the engine has too few replicas to accept writes",
+	"NOAUTH":      "the engine wants a password",
+	"WRONGPASS":   "the engine refuses the user name or password",
+	"NOPERM":      "the engine's user lacks a right; the package comment lists what is needed",
+}
+
+// outcome says what became of a call whose command ended with err.
+func outcome(err error) error {
+	if err == nil || valkey.IsValkeyNil(err) {
+		return nil
+	}
+	var dial *dialError
+	if errors.As(err, &dial) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	answer, ok := valkey.IsValkeyErr(err)
+	if !ok {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return answered(answer.Error())
+}
+
+// answered sorts an error that the engine itself sent.
+func answered(text string) error {
+	code, _, _ := strings.Cut(text, " ")
+	why, refused := refusals[code]
+	switch {
+	case code == "WRONGTYPE", scriptSays(text, "WRONGTYPE"):
+		return fmt.Errorf("%w: %s", ErrWrongType, text)
+	case code == "OOM", scriptSays(text, "OOM"):
+		// Only a script that has written nothing yet is stopped by a full memory.
+		return fmt.Errorf("%w: %s", ErrFull, text)
+	case code == "NOPERM" && inScript(text):
+		return fmt.Errorf("%w: a script was stopped midway, what it wrote before stays; %s: %s", ErrOutcomeUnknown, why, text)
+	case refused:
+		return fmt.Errorf("%w: %s: %s", ErrUnavailable, why, text)
+	case strings.HasPrefix(text, "ERR max number of clients"):
+		return fmt.Errorf("%w: %s", ErrUnavailable, text)
+	}
+	// A mistake in a script or a command. Scripts are not rolled back, so it is not
+	// known how much of it was done.
+	return fmt.Errorf("%w: the engine reports an error: %s", ErrOutcomeUnknown, text)
+}
+
+// inScript tells an error that a command inside a script met. Since version 7 the engines
+// append the place to the text.
+func inScript(text string) bool { return strings.Contains(text, " script: ") }
+
+// scriptSays finds code where engines before version 7 hide it: within their own ERR.
+func scriptSays(text, code string) bool {
+	return strings.HasPrefix(text, "ERR Error running script") && strings.Contains(text, ": "+code+" ")
+}
+
+// unanswered tells failures after which the link is in doubt from answers of an engine that
+// is well.
+func unanswered(err error) bool {
+	if err == nil || valkey.IsValkeyNil(err) {
+		return false
+	}
+	answer, ok := valkey.IsValkeyErr(err)
+	return !ok || answer.IsLoading()
+}
+
+// asUnavailable is for calls that write nothing, whatever became of them.
+func asUnavailable(err error) error {
+	if errors.Is(err, ErrOutcomeUnknown) {
+		return fmt.Errorf("%w: %v", ErrUnavailable, err)
+	}
+	return err
+}
+
+// atOpen sorts an error that Open met. Nothing was written. What trying again cannot mend is
+// a matter of the URL or of the engine's settings.
+func atOpen(err error) error {
+	if answer, ok := valkey.IsValkeyErr(err); ok {
+		text := answer.Error()
+		switch code, _, _ := strings.Cut(text, " "); code {
+		case "NOAUTH", "WRONGPASS", "NOPERM":
+			return fmt.Errorf("%w: %s: %s", ErrConfig, refusals[code], text)
+		case "ERR":
+			if !strings.HasPrefix(text, "ERR max number of clients") {
+				return fmt.Errorf("%w: %s", ErrConfig, text)
+			}
+		}
+	}
+	return asUnavailable(outcome(err))
+}

@@ -1,0 +1,141 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstRetry = 5 * time.Millisecond
+	lastRetry  = 500 * time.Millisecond // so an engine that is back is noticed within about a second
+)
+
+// link remembers whether the engine answers. While it does not, one goroutine pings it with
+// growing pauses, and calls fail at once instead of each waiting for its own deadline.
+//
+// It is also what makes ErrUnavailable common and ErrOutcomeUnknown rare: a cut is known as
+// soon as the connection reports it, so only the calls that were on their way are in doubt.
+type link struct {
+	ping    func(context.Context) error
+	timeout time.Duration
+	log     *slog.Logger
+	ctx     context.Context // done when the link is closed
+	cancel  context.CancelFunc
+
+	armed  atomic.Bool            // the store is open; before, Open itself reports what fails
+	outage atomic.Pointer[outage] // nil while all is well
+	mu     sync.Mutex             // orders suspect against close
+	wg     sync.WaitGroup
+}
+
+// outage is one time of doubt.
+type outage struct {
+	settled chan struct{} // closed when it is known to be down, or over
+	once    sync.Once
+	reason  atomic.Pointer[error]
+}
+
+func (o *outage) settle() { o.once.Do(func() { close(o.settled) }) }
+
+func newLink(ping func(context.Context) error, timeout time.Duration, log *slog.Logger) *link {
+	l := &link{ping: ping, timeout: timeout, log: log}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// enter lets a call pass while all is well. While that is in doubt the call waits for the
+// ping that decides; while the engine is down it gets the reason. Nothing is sent here.
+func (l *link) enter(ctx context.Context) error {
+	o := l.outage.Load()
+	if o == nil {
+		return nil
+	}
+	select {
+	case <-o.settled:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: waiting for the engine (%v): %w", ErrUnavailable, *o.reason.Load(), ctx.Err())
+	}
+	if l.outage.Load() != o {
+		return nil
+	}
+	return fmt.Errorf("%w: %v", ErrUnavailable, *o.reason.Load())
+}
+
+func (l *link) arm() { l.armed.Store(true) }
+
+// suspect starts an outage, unless there is one.
+func (l *link) suspect(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.armed.Load() || l.outage.Load() != nil || l.ctx.Err() != nil {
+		return
+	}
+	o, reason := &outage{settled: make(chan struct{})}, fmt.Errorf("no answer: %v", why)
+	o.reason.Store(&reason)
+	l.outage.Store(o)
+	l.wg.Go(func() { l.mend(o) })
+}
+
+// mend pings until an answer ends the outage. The first failure settles nothing: it may be
+// the old connection's end, and the second ping dials a new one.
+func (l *link) mend(o *outage) {
+	began, pause := time.Now(), firstRetry
+	for attempt := 0; ; attempt++ {
+		err := l.try()
+		if err == nil {
+			l.outage.Store(nil)
+			o.settle()
+			if attempt > 1 {
+				l.log.Info("store: engine is back", "after", time.Since(began))
+			}
+			return
+		}
+		o.reason.Store(&err)
+		if attempt == 1 {
+			o.settle()
+			l.log.Warn("store: engine does not answer", "error", err)
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-l.ctx.Done():
+			o.settle()
+			return
+		}
+		pause = min(2*pause, lastRetry)
+	}
+}
+
+func (l *link) try() error {
+	ctx, cancel := context.WithTimeout(l.ctx, l.timeout)
+	defer cancel()
+	return l.ping(ctx)
+}
+
+// close ends the goroutine, if there is one, and lets none start.
+func (l *link) close() {
+	l.mu.Lock()
+	l.cancel()
+	l.mu.Unlock()
+	l.wg.Wait()
+}
+
+// watched reports the end of a connection the moment that it is seen, before the client
+// that reads from it has told anybody.
+type watched struct {
+	net.Conn
+	link *link
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err != nil {
+		w.link.suspect(err)
+	}
+	return n, err
+}

@@ -1,0 +1,85 @@
+package storetest
+
+import (
+	_ "embed"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+//go:embed shim/clock.c
+var shimSource []byte
+
+// clock is wall time as a test sets it, seen at once by a server that runs under the shim.
+type clock struct{ page []byte }
+
+func newClock(t testing.TB, path string) *clock {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(8); err != nil {
+		t.Fatal(err)
+	}
+	page, err := syscall.Mmap(int(f.Fd()), 0, 8, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Munmap(page) })
+	return &clock{page}
+}
+
+// cell is the shared word. A mapping begins at a page, so it is aligned.
+func (c *clock) cell() *int64 { return (*int64)(unsafe.Pointer(&c.page[0])) }
+
+func (c *clock) micros() int64   { return atomic.LoadInt64(c.cell()) }
+func (c *clock) set(us int64)    { atomic.StoreInt64(c.cell(), us) }
+func (c *clock) time() time.Time { return time.UnixMicro(c.micros()) }
+
+// clocked starts a server whose wall time is the returned clock. The monotonic clock of its
+// event loop stays real.
+func clocked(t testing.TB) (*Server, *clock) {
+	t.Helper()
+	found := binaries()
+	if len(found) == 0 {
+		missing(t, "neither valkey-server nor redis-server is installed")
+	}
+	s := newServer(t, found[0], nil, nil)
+	t.Cleanup(s.remove)
+	shim, file := filepath.Join(s.dir, "clock.so"), filepath.Join(s.dir, "clock")
+	compileShim(t, shim)
+	c := newClock(t, file)
+	c.set(epoch)
+	s.env = []string{"LD_PRELOAD=" + shim, "STORETEST_CLOCK=" + file}
+	s.start(t)
+	return s, c
+}
+
+func compileShim(t testing.TB, to string) {
+	t.Helper()
+	var cc string
+	for _, name := range []string{"cc", "gcc", "clang"} {
+		if path, err := exec.LookPath(name); err == nil {
+			cc = path
+			break
+		}
+	}
+	if cc == "" {
+		missing(t, "no C compiler is installed, which the clock shim needs")
+	}
+	source := to + ".c"
+	if err := os.WriteFile(source, shimSource, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(cc, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", to, source).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cc, err, out)
+	}
+}

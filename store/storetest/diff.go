@@ -1,0 +1,140 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+// epoch is where the clock of a differential test begins.
+const epoch = 1_767_225_600_000_000 // 2026-01-01, µs
+
+const defaultSteps = 20_000
+
+// Plan describes a differential test: the same random decisions on an embedded store and on
+// a server that has the same clock.
+type Plan struct {
+	// Keys are all keys that the decisions may touch. They are compared after every step.
+	Keys []string
+	// Next chooses a step. It may depend on r and on now (the clock, µs) only: a failure is
+	// replayed from the seed.
+	Next func(r *rand.Rand, now int64) Step
+	// Pause says how far the clock moves before a step, 0 or more; the default is mostly
+	// some milliseconds, with a part of a millisecond, at times none, at times seconds.
+	Pause func(r *rand.Rand) time.Duration
+	// Steps is how many are made; default 20,000, a tenth of it with -short.
+	Steps int
+	// Seed repeats a run; 0 takes STORETEST_SEED from the environment, or a new one.
+	Seed uint64
+}
+
+// Step is one decision with its input.
+type Step struct {
+	name string
+	in   any
+	run  func(context.Context, *store.Store, *Mutation) (any, error)
+}
+
+// Do makes a step of a decision.
+func Do[In, Out any](d *store.Decision[In, Out], in In) Step {
+	return Step{name: d.Name(), in: in, run: func(ctx context.Context, s *store.Store, m *Mutation) (any, error) {
+		if m != nil && m.Decision == d.Name() {
+			return d.WithRemote(store.Lua(m.apply(d.Source()))).Do(ctx, s, in)
+		}
+		return d.Do(ctx, s, in)
+	}}
+}
+
+// Diff makes the plan's steps on both stores. After each it demands equal answers, equal
+// errors and equal state, and reports the first difference with the seed and the fewest
+// steps that it could find to show it.
+//
+// It needs a server and a C compiler; where one is missing the test is skipped, or fails
+// when CI=true.
+func Diff(t *testing.T, p Plan) {
+	t.Helper()
+	d := newDiffer(t, p)
+	began := time.Now()
+	if found := d.explore(t, nil); found != nil {
+		t.Fatalf("the two bodies differ; STORETEST_SEED=%d repeats it\n%s", d.plan.Seed, d.shrink(t, found))
+	}
+	took := time.Since(began)
+	t.Logf("%d steps without a difference in %s (%.0f/s), seed %d",
+		d.plan.Steps, took.Round(time.Millisecond), float64(d.plan.Steps)/took.Seconds(), d.plan.Seed)
+}
+
+// Mutation is a seeded error: in the script of one decision Old, which must occur exactly
+// once, becomes New.
+type Mutation struct{ Decision, Old, New string }
+
+func (m *Mutation) apply(script string) string {
+	if n := strings.Count(script, m.Old); n != 1 {
+		panic(fmt.Sprintf("storetest: %q occurs %d times in the script of %s, not once", m.Old, n, m.Decision))
+	}
+	return strings.Replace(script, m.Old, m.New, 1)
+}
+
+// DiffFinds runs the plan once for each mutation, with that error in the script, and fails
+// the test for each that makes no difference: then the plan takes too few branches.
+func DiffFinds(t *testing.T, p Plan, mutations ...Mutation) {
+	t.Helper()
+	d := newDiffer(t, p)
+	for _, m := range mutations {
+		t.Run(fmt.Sprintf("%s: %s becomes %s", m.Decision, m.Old, m.New), func(t *testing.T) {
+			found := d.explore(t, &m)
+			if found == nil {
+				t.Fatalf("%d steps did not notice; seed %d", d.plan.Steps, d.plan.Seed)
+			}
+			t.Logf("noticed by step %d, seed %d", len(found.steps), d.plan.Seed)
+		})
+	}
+}
+
+// withDefaults refuses a plan that would prove nothing.
+func (p Plan) withDefaults(t testing.TB) Plan {
+	t.Helper()
+	if len(p.Keys) == 0 || p.Next == nil {
+		t.Fatal("a plan needs Keys and Next")
+	}
+	if p.Pause == nil {
+		p.Pause = somePause
+	}
+	if p.Steps == 0 {
+		p.Steps = defaultSteps
+		if testing.Short() {
+			p.Steps /= 10
+		}
+	}
+	if p.Seed == 0 {
+		p.Seed = rand.Uint64()
+		if text := os.Getenv("STORETEST_SEED"); text != "" {
+			seed, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				t.Fatalf("STORETEST_SEED: %v", err)
+			}
+			p.Seed = seed
+		}
+	}
+	return p
+}
+
+// somePause meets the borders of milliseconds, on which expiry turns, and lets keys die.
+func somePause(r *rand.Rand) time.Duration {
+	switch r.IntN(8) {
+	case 0, 1:
+		return 0
+	case 2:
+		return time.Duration(r.IntN(3)) * time.Millisecond
+	case 3:
+		return time.Duration(r.IntN(5_000)) * time.Millisecond
+	default:
+		return time.Duration(r.IntN(20_000)) * time.Microsecond
+	}
+}

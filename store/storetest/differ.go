@@ -1,0 +1,202 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+// differ holds the server and the clock of one differential test; the stores are new for
+// each run.
+type differ struct {
+	plan   Plan
+	slots  [][]string
+	server *Server
+	clock  *clock
+	remote *store.Store
+}
+
+// played is a step with its place in time, so that a shorter run can repeat it there.
+type played struct {
+	Step
+	at int64
+}
+
+// finding is a run whose last step showed a difference.
+type finding struct {
+	steps []played
+	what  string
+}
+
+func newDiffer(t *testing.T, p Plan) *differ {
+	t.Helper()
+	d := &differ{plan: p.withDefaults(t), slots: bySlot(p.Keys)}
+	d.server, d.clock = clocked(t)
+	d.remote = open(t, d.server.URL(), store.Options{})
+	return d
+}
+
+// explore makes new steps until there is a difference or enough of them.
+func (d *differ) explore(t testing.TB, m *Mutation) *finding {
+	t.Helper()
+	r := rand.New(rand.NewPCG(d.plan.Seed, 0))
+	run := d.begin(t)
+	defer run.end()
+	at := int64(epoch)
+	for range d.plan.Steps {
+		at += d.plan.Pause(r).Microseconds()
+		if what := run.step(played{d.plan.Next(r, at), at}, m); what != "" {
+			return &finding{run.made, what}
+		}
+	}
+	if what := run.strangers(); what != "" {
+		t.Fatal(what)
+	}
+	return nil
+}
+
+// replay makes given steps. It returns the difference that the first of them shows.
+func (d *differ) replay(t testing.TB, steps []played) *finding {
+	t.Helper()
+	run := d.begin(t)
+	defer run.end()
+	for _, p := range steps {
+		if what := run.step(p, nil); what != "" {
+			return &finding{run.made, what}
+		}
+	}
+	return nil
+}
+
+// pair is one run: an empty embedded store and the emptied server.
+type pair struct {
+	*differ
+	t        testing.TB
+	embedded *store.Store
+	made     []played
+}
+
+func (d *differ) begin(t testing.TB) *pair {
+	t.Helper()
+	d.clock.set(epoch)
+	d.server.Admin(t, "FLUSHALL")
+	s, err := store.Open(context.Background(), "mem:", store.Options{Clock: d.clock.time})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pair{differ: d, t: t, embedded: s}
+}
+
+func (p *pair) end() { _ = p.embedded.Close() }
+
+// step makes one step on both sides and says what is different afterwards.
+func (p *pair) step(s played, m *Mutation) string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	p.clock.set(s.at)
+	p.made = append(p.made, s)
+	ours, ourErr := s.run(ctx, p.embedded, nil)
+	theirs, theirErr := s.run(ctx, p.remote, m)
+	if kind(ourErr) != kind(theirErr) {
+		return fmt.Sprintf("  embedded error: %v\n  remote error:   %v\n", ourErr, theirErr)
+	}
+	if ourErr == nil && !reflect.DeepEqual(ours, theirs) {
+		return fmt.Sprintf("  embedded answers %+v\n  remote answers   %+v\n", ours, theirs)
+	}
+	return differences(p.state(ctx, p.embedded), p.state(ctx, p.remote))
+}
+
+func (p *pair) state(ctx context.Context, s *store.Store) state {
+	p.t.Helper()
+	got, err := readState(ctx, s, p.slots)
+	if err != nil {
+		p.t.Fatalf("dump: %v", err)
+	}
+	return got
+}
+
+// kind is the sentinel that a caller acts on; two bodies may word an error differently.
+func kind(err error) error {
+	for _, k := range []error{
+		store.ErrUnavailable, store.ErrOutcomeUnknown, store.ErrFull, store.ErrWrongType,
+		store.ErrRange, store.ErrSlot, store.ErrClosed, store.ErrConfig,
+	} {
+		if errors.Is(err, k) {
+			return k
+		}
+	}
+	return err
+}
+
+type everyKeyIn struct {
+	Slot string `store:"key"`
+}
+
+// everyKey runs on the server only.
+var everyKey = store.Decide("storetest.keys", store.Lua("return {redis.call('KEYS', '*')}"),
+	func(*store.Tx, everyKeyIn) dumpOut { return dumpOut{} })
+
+// strangers are keys that the plan does not list, so that nobody compared them.
+func (p *pair) strangers() string {
+	p.t.Helper()
+	out, err := everyKey.Do(context.Background(), p.remote, everyKeyIn{p.plan.Keys[0]})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	unknown := slices.DeleteFunc(out.Flat, func(k string) bool { return slices.Contains(p.plan.Keys, k) })
+	if len(unknown) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the decisions wrote keys that the plan does not list: %q", unknown)
+}
+
+const (
+	shrinkFor   = 10 * time.Second
+	shrinkTries = 400
+)
+
+// shrink leaves out steps, first many at once, as long as some difference stays, and tells
+// the shortest run.
+func (d *differ) shrink(t testing.TB, f *finding) string {
+	t.Helper()
+	end, tries := time.Now().Add(shrinkFor), 0
+	for size := len(f.steps) / 2; size > 0; size /= 2 {
+		for from := 0; from+size < len(f.steps); { // the last step shows the difference
+			if tries++; tries > shrinkTries || time.Now().After(end) {
+				return f.String()
+			}
+			shorter := slices.Concat(f.steps[:from], f.steps[from+size:])
+			if g := d.replay(t, shorter); g != nil {
+				f = g
+			} else {
+				from += size
+			}
+		}
+	}
+	return f.String()
+}
+
+const shownSteps = 30
+
+func (f *finding) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d steps:\n", len(f.steps))
+	for i, p := range f.steps {
+		if i < len(f.steps)-shownSteps {
+			continue
+		}
+		fmt.Fprintf(&b, "  %s %s %+v\n", time.UnixMicro(p.at).UTC().Format("15:04:05.000000"), p.name, p.in)
+	}
+	b.WriteString("after the last one:\n")
+	b.WriteString(f.what)
+	return b.String()
+}
