@@ -8,8 +8,8 @@ import (
 
 // Member is one element of a sorted set.
 type Member struct {
-	Member string
-	Score  int64
+	Name  string
+	Score int64
 }
 
 // ZAdd sets a member's score and tells whether the member is new.
@@ -149,7 +149,7 @@ func (tx *Tx) ZRange(key string, minScore, maxScore int64, limit int) []Member {
 			tx.fail(err)
 			return false
 		}
-		all = append(all, Member{Member: string(k[skip+8:]), Score: score})
+		all = append(all, Member{Name: string(k[skip+8:]), Score: score})
 		return limit == 0 || len(all) < limit
 	})
 	return all
@@ -164,7 +164,7 @@ func (tx *Tx) ZRemRange(key string, minScore, maxScore int64) int64 {
 	}
 	members := tx.ZRange(key, minScore, maxScore, 0)
 	for _, m := range members {
-		tx.removeMember(e, m.Score, m.Member)
+		tx.removeMember(e, m.Score, m.Name)
 	}
 	return int64(len(members))
 }
