@@ -92,7 +92,7 @@ var ops = map[string]func(*store.Tx, opIn) []string{
 	"zrange": func(tx *store.Tx, in opIn) []string {
 		var out []string
 		for _, m := range tx.ZRange(in.Key, in.n(0), in.n(1), int(in.n(2))) {
-			out = append(out, m.Member+"="+strconv.FormatInt(m.Score, 10))
+			out = append(out, m.Name+"="+strconv.FormatInt(m.Score, 10))
 		}
 		return out
 	},

@@ -63,7 +63,7 @@ func Diff(t *testing.T, p Plan) {
 	d := newDiffer(t, p)
 	began := time.Now()
 	if found := d.explore(t, nil); found != nil {
-		t.Fatalf("the two bodies differ; STORETEST_SEED=%d repeats it\n%s", d.plan.Seed, d.shrink(t, found))
+		t.Fatalf("the two bodies differ; STORETEST_SEED=%d repeats it\n%s", d.plan.Seed, d.shrink(t, found, nil))
 	}
 	took := time.Since(began)
 	t.Logf("%d steps without a difference in %s (%.0f/s), seed %d",

@@ -64,12 +64,12 @@ func (d *differ) explore(t testing.TB, m *Mutation) *finding {
 }
 
 // replay makes given steps. It returns the difference that the first of them shows.
-func (d *differ) replay(t testing.TB, steps []played) *finding {
+func (d *differ) replay(t testing.TB, steps []played, m *Mutation) *finding {
 	t.Helper()
 	run := d.begin(t)
 	defer run.end()
 	for _, p := range steps {
-		if what := run.step(p, nil); what != "" {
+		if what := run.step(p, m); what != "" {
 			return &finding{run.made, what}
 		}
 	}
@@ -128,7 +128,7 @@ func (p *pair) state(ctx context.Context, s *store.Store) state {
 func kind(err error) error {
 	for _, k := range []error{
 		store.ErrUnavailable, store.ErrOutcomeUnknown, store.ErrFull, store.ErrWrongType,
-		store.ErrRange, store.ErrSlot, store.ErrClosed, store.ErrConfig,
+		store.ErrRange, store.ErrSlot, store.ErrCorrupt, store.ErrClosed, store.ErrConfig,
 	} {
 		if errors.Is(err, k) {
 			return k
@@ -166,7 +166,7 @@ const (
 
 // shrink leaves out steps, first many at once, as long as some difference stays, and tells
 // the shortest run.
-func (d *differ) shrink(t testing.TB, f *finding) string {
+func (d *differ) shrink(t testing.TB, f *finding, m *Mutation) string {
 	t.Helper()
 	end, tries := time.Now().Add(shrinkFor), 0
 	for size := len(f.steps) / 2; size > 0; size /= 2 {
@@ -175,7 +175,7 @@ func (d *differ) shrink(t testing.TB, f *finding) string {
 				return f.String()
 			}
 			shorter := slices.Concat(f.steps[:from], f.steps[from+size:])
-			if g := d.replay(t, shorter); g != nil {
+			if g := d.replay(t, shorter, m); g != nil {
 				f = g
 			} else {
 				from += size
