@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -82,9 +84,12 @@ func (db *DB) kind(err error) error {
 	return nil
 }
 
+// idleTooLong: the server ended a session whose transaction did nothing for too long.
+const idleTooLong = "25P03"
+
 func pgKind(code string) error {
 	switch code {
-	case "55P03", "57014", "40001", "40P01": // lock timeout, statement timeout, conflict, deadlock
+	case "55P03", "57014", "40001", "40P01", idleTooLong: // lock or statement timeout, conflict, deadlock
 		return ErrBusy
 	case "53100": // disk full
 		return ErrFull
@@ -111,6 +116,21 @@ func liteKind(code int) error {
 	return nil
 }
 
+// openKind tells what no retry will mend (a wrong password, database or file) from a
+// server that is not there yet.
+func openKind(err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "28P01", "28000", "3D000":
+			return fmt.Errorf("%w: %w", ErrConfig, pg)
+		}
+	}
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok && lite.Code()&0xff == sqlite3.SQLITE_NOTADB {
+		return fmt.Errorf("%w: %w", ErrConfig, lite)
+	}
+	return err
+}
+
 // conflict reports whether running the transaction again may well succeed.
 func conflict(err error) bool {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -123,14 +143,16 @@ func conflict(err error) bool {
 	return false
 }
 
-// classifyCommit tells what became of a COMMIT that returned an error.
+// classifyCommit tells what became of a COMMIT that returned an error. It does not ask
+// pgconn.SafeToRetry: pgx 5.12 calls a COMMIT that was sent and whose connection then
+// broke "conn closed", and that safe.
 func (db *DB) classifyCommit(err error) error {
 	if err == nil {
 		return nil
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if pg.Severity == "ERROR" { // the server says that it rolled back
-			return db.classify(err)
+		if pg.SeverityUnlocalized == "ERROR" || pg.Code == idleTooLong {
+			return db.classify(err) // the server says that it rolled back
 		}
 		return fail(ErrOutcomeUnknown, err) // FATAL: it may have died after the commit
 	}
@@ -142,7 +164,9 @@ func (db *DB) classifyCommit(err error) error {
 		return fail(ErrOutcomeUnknown, err) // a failed sync: the frames may be on disk
 	}
 	switch {
-	case errors.Is(err, sql.ErrTxDone), errors.Is(err, pgx.ErrTxCommitRollback), pgconn.SafeToRetry(err):
+	case errors.Is(err, syscall.EPIPE): // one small write, refused: COMMIT never left
+		return fail(ErrUnavailable, err)
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, pgx.ErrTxCommitRollback):
 		return db.classify(err)
 	case db.dialect == SQLite && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		return db.classify(err) // interrupted before it took effect, and rolled back

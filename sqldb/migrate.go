@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -16,6 +17,8 @@ import (
 
 //go:embed migrations
 var migrations embed.FS
+
+const coreName = "core"
 
 // migrateWait is how long a program waits for another that migrates the same schema.
 const migrateWait = 2 * time.Minute
@@ -35,7 +38,7 @@ func Core() Migrations {
 	if err != nil {
 		panic(err) // the path above is a constant
 	}
-	return Migrations{Name: "core", FS: dir}
+	return Migrations{Name: coreName, FS: dir}
 }
 
 var setName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,29}$`)
@@ -49,22 +52,21 @@ func (db *DB) Migrate(ctx context.Context, sets ...Migrations) error {
 		return err
 	}
 	defer db.running.Done()
-	ctx, cancel := context.WithTimeout(ctx, migrateWait)
-	defer cancel()
 	if db.dialect == SQLite {
 		return db.apply(ctx, db.writer, sets)
 	}
-	pool, err := db.migrate()
-	if err != nil {
-		return err
-	}
+	pool := db.migrator()
 	defer pool.Close()
 	unlock, err := db.migrateLock(ctx, pool)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return db.apply(ctx, pool, sets)
+	err = db.apply(ctx, pool, sets)
+	if err == nil && slices.ContainsFunc(sets, func(m Migrations) bool { return m.Name == coreName }) {
+		err = db.moveOutboxOn(ctx, pool)
+	}
+	return err
 }
 
 // migrateLock holds an advisory lock of this schema in a transaction of its own, which
@@ -72,13 +74,15 @@ func (db *DB) Migrate(ctx context.Context, sets ...Migrations) error {
 func (db *DB) migrateLock(ctx context.Context, pool *sql.DB) (unlock func(), err error) {
 	tx, err := pool.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, db.connFailure(ctx, err)
+		return nil, db.beginFailure(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, migrateWait)
+	defer cancel()
 	for {
 		var schema sql.NullString
 		var got bool
 		err := tx.QueryRowContext(ctx, `SELECT current_schema(),
-			pg_try_advisory_xact_lock(hashtext('holdfast migrate'), hashtext(current_schema()))`).Scan(&schema, &got)
+			coalesce(pg_try_advisory_xact_lock(hashtext('holdfast migrate'), hashtext(current_schema())), false)`).Scan(&schema, &got)
 		switch {
 		case err == nil && got:
 			return func() { _ = tx.Rollback() }, nil

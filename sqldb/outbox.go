@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 )
@@ -99,16 +100,20 @@ func (db *DB) TrimEvents(ctx context.Context, olderThan time.Duration, limit int
 
 // outboxSQL is what differs between the engines. On PostgreSQL the horizon is the oldest
 // transaction that is still running: everything below has ended and is visible, so
-// nothing can appear there later. A cursor beyond the newest transaction is of another
-// history (see the migration): its reader gets everything again rather than nothing.
+// nothing can appear there later. A cursor from beyond the newest transaction is of a
+// future that a restore took back: its reader gets everything again, rather than nothing
+// until that future is reached.
 type outboxSQL struct{ events, last, trim string }
 
 func (db *DB) outbox() outboxSQL {
 	if db.dialect == SQLite {
 		return outboxSQL{
-			events: `SELECT 0, id, kind, payload, at FROM outbox WHERE topic = $1 AND id > $3 AND $2 >= 0 ORDER BY id LIMIT $4`,
-			last:   `SELECT 0, id FROM outbox WHERE topic = $1 ORDER BY id DESC LIMIT 1`,
-			trim:   `DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE at < holdfast_now() - $1 ORDER BY at LIMIT $2)`,
+			events: `SELECT 0, id, kind, payload, at FROM outbox
+				WHERE topic = $1 AND $2 >= 0
+				AND id > CASE WHEN $3 <= (SELECT seq FROM sqlite_sequence WHERE name = 'outbox') THEN $3 ELSE 0 END
+				ORDER BY id LIMIT $4`,
+			last: `SELECT 0, id FROM outbox WHERE topic = $1 ORDER BY id DESC LIMIT 1`,
+			trim: `DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE at < holdfast_now() - $1 ORDER BY at LIMIT $2)`,
 		}
 	}
 	return outboxSQL{
@@ -128,3 +133,25 @@ const (
 	horizon = `(pg_snapshot_xmin(pg_current_snapshot())::text::bigint + holdfast_outbox_shift())`
 	newest  = `(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + holdfast_outbox_shift())`
 )
+
+// restoreGap is how far positions jump when a restore is noticed: more transactions than
+// the old cluster can have made between the backup and its end.
+const restoreGap = 1 << 32
+
+// moveOutboxOn notices a dump that was restored into a cluster which has counted fewer
+// transactions: rows seem to be of the future. It shifts the positions to come behind
+// them, so that new events follow old ones and every cursor stays good. It runs under
+// the lock of Migrate, before the program writes.
+func (db *DB) moveOutboxOn(ctx context.Context, pool *sql.DB) error {
+	var last, next, xid int64
+	err := pool.QueryRowContext(ctx, `SELECT coalesce(max(position), 0), `+newest+`,
+		pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM outbox`).Scan(&last, &next, &xid)
+	if err != nil || last < next {
+		return db.classify(err)
+	}
+	db.opts.Logger.WarnContext(ctx, "sqldb: the outbox was restored from another cluster; positions move on",
+		"newest", last, "cluster", next)
+	_, err = pool.ExecContext(ctx, fmt.Sprintf(`CREATE OR REPLACE FUNCTION holdfast_outbox_shift() RETURNS bigint
+		LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT %d::bigint'`, last-xid+restoreGap))
+	return db.classify(err)
+}

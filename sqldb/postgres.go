@@ -2,13 +2,11 @@ package sqldb
 
 import (
 	"database/sql"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -50,12 +48,12 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(30 * time.Minute) // finds its way back after a failover
 	return &DB{
-		dialect: PostgreSQL,
-		opts:    opts,
-		writer:  pool,
-		reader:  pool,
-		migrate: func() (*sql.DB, error) { return stdlib.OpenDB(*unlimited), nil },
-		release: func() error { return nil },
+		dialect:  PostgreSQL,
+		opts:     opts,
+		writer:   pool,
+		reader:   pool,
+		migrator: func() *sql.DB { return stdlib.OpenDB(*unlimited) },
+		release:  func() error { return nil },
 	}, nil
 }
 
@@ -68,15 +66,3 @@ func setDefaults(cfg *pgx.ConnConfig, params map[string]string) {
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-
-// openKind tells a wrong password or database, which no retry will mend, from a server
-// that is not there yet.
-func openKind(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch pg.Code {
-		case "28P01", "28000", "3D000":
-			return fmt.Errorf("%w: %w", ErrConfig, pg)
-		}
-	}
-	return err
-}

@@ -49,11 +49,7 @@ func (db *DB) run(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn fun
 	if ctx.Value(inside{db}) != nil {
 		return fmt.Errorf("%w: a transaction inside a transaction", ErrConfig)
 	}
-	if err := db.enter(); err != nil {
-		return err
-	}
 	after, err := db.retry(ctx, pool, opts, fn)
-	db.running.Done()
 	if errors.Is(err, ErrOutcomeUnknown) {
 		db.opts.Logger.WarnContext(ctx, "sqldb: the outcome of a commit is unknown", "error", err)
 	}
@@ -64,6 +60,10 @@ func (db *DB) run(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn fun
 }
 
 func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn func(context.Context, *Tx) error) ([]func(), error) {
+	if err := db.enter(); err != nil {
+		return nil, err
+	}
+	defer db.running.Done()
 	ctx, cancel := context.WithTimeout(ctx, db.opts.Timeout)
 	defer cancel()
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
@@ -71,10 +71,8 @@ func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn f
 		if err == nil || !conflict(err) || errors.Is(err, ErrOutcomeUnknown) {
 			return after, err
 		}
-		select { // full jitter, so that two that met do not meet again
-		case <-ctx.Done():
+		if sleep(ctx, rand.N(wait)) != nil { // jitter, so that two that met do not meet again
 			return nil, err
-		case <-time.After(rand.N(wait)):
 		}
 	}
 }
@@ -97,6 +95,8 @@ func (db *DB) attempt(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn
 		return t.after, nil
 	case ctx.Err() != nil:
 		return nil, db.classify(ctx.Err())
+	case t.lost():
+		return nil, fmt.Errorf("%w: the connection broke before COMMIT", ErrUnavailable)
 	}
 	if err := db.classifyCommit(t.tx.Commit()); err != nil {
 		return nil, err
@@ -110,10 +110,10 @@ func (db *DB) begin(ctx context.Context, pool *sql.DB, opts *sql.TxOptions) (*Tx
 	for range db.opts.MaxConns + 1 {
 		conn, err := pool.Conn(ctx)
 		if err != nil {
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) && db.kind(err) != ErrUnavailable {
+			if err == ctx.Err() { // bare: it came from the pool and not from a dial
 				return nil, fail(ErrBusy, fmt.Errorf("waiting for a connection: %w", err))
 			}
-			return nil, db.connFailure(ctx, err)
+			return nil, db.beginFailure(err)
 		}
 		t := &Tx{db: db, conn: conn}
 		if t.tx, err = db.beginOn(ctx, conn, opts); err == nil {
@@ -122,16 +122,17 @@ func (db *DB) begin(ctx context.Context, pool *sql.DB, opts *sql.TxOptions) (*Tx
 		lost := t.lost()
 		conn.Close()
 		if ctx.Err() != nil || !lost {
-			return nil, db.connFailure(ctx, err)
+			return nil, db.beginFailure(err)
 		}
 	}
 	return nil, fmt.Errorf("%w: every connection is dead", ErrUnavailable)
 }
 
-// connFailure classifies what kept a transaction from beginning.
-func (db *DB) connFailure(ctx context.Context, err error) error {
-	if err := db.classify(err); db.kind(err) != nil {
-		return err
+// beginFailure classifies what kept a transaction from beginning. Whatever it was,
+// nothing was written.
+func (db *DB) beginFailure(err error) error {
+	if kind := db.kind(err); kind != nil {
+		return fail(kind, err)
 	}
 	return fail(ErrUnavailable, err)
 }

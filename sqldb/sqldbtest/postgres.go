@@ -21,7 +21,10 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver named pgx
 )
 
-const patience = 60 * time.Second
+const (
+	patience = 60 * time.Second
+	prefix   = "holdfast-pg-"
+)
 
 // Server is a PostgreSQL server that this process started. It ends with this process.
 type Server struct {
@@ -40,6 +43,9 @@ func (s *Server) URL(database string) string {
 
 // Pid is the postmaster's process id.
 func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Program is the path of a program that came with the server, such as pg_dump.
+func (s *Server) Program(name string) string { return filepath.Join(s.bin, name) }
 
 // NewDatabase creates an empty database, dropped when the test ends.
 func (s *Server) NewDatabase(t testing.TB) string {
@@ -150,7 +156,7 @@ func (s *Server) create(settings []string) (err error) {
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	cmd := exec.Command(s.Program(name), args...)
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = s.user.attr()
 	return cmd
@@ -221,8 +227,6 @@ func (s *Server) end(sig syscall.Signal) {
 // by itself. Until then a new postmaster refuses to start.
 func (s *Server) awaitOrphans() {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		// The process group is the postmaster's; backends are in groups of their own,
-		// but hold the socket's directory as their working directory's parent.
 		if !anyProcessIn(s.data()) {
 			return
 		}

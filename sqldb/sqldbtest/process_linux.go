@@ -12,8 +12,6 @@ import (
 	"syscall"
 )
 
-const prefix = "holdfast-pg-"
-
 // account is whom the server runs as: PostgreSQL refuses to be root.
 type account struct{ uid, gid uint32 }
 
