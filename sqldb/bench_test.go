@@ -13,7 +13,7 @@ import (
 func BenchmarkWrite(b *testing.B) {
 	for name, url := range map[string]func() string{
 		"sqlite":   func() string { return sqldbtest.SQLite(b) },
-		"postgres": func() string { return sqldbtest.Shared(b).NewDatabase(b) },
+		"postgres": func() string { return sqldbtest.Shared(b).NewSchema(b) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			db := sqldbtest.Open(b, url(), sqldb.Options{})

@@ -30,7 +30,7 @@ func each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
 // onPostgres is each for what SQLite has not.
 func onPostgres(t *testing.T, opts sqldb.Options) *sqldb.DB {
 	t.Helper()
-	db := sqldbtest.Open(t, sqldbtest.Shared(t).NewDatabase(t), opts)
+	db := sqldbtest.Open(t, sqldbtest.Shared(t).NewSchema(t), opts)
 	prepare(t, db)
 	return db
 }

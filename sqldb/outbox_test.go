@@ -424,7 +424,7 @@ func TestCursorOfALostFuture(t *testing.T) {
 // A dump restored into a cluster that has counted fewer transactions: Migrate moves
 // positions on, so that old cursors go on where they were and nothing stalls.
 func TestRestoreIntoAnotherCluster(t *testing.T) {
-	old, fresh := sqldbtest.Postgres(t), sqldbtest.Shared(t)
+	old, fresh := sqldbtest.Postgres(t), sqldbtest.Postgres(t)
 	dump, err := exec.LookPath(old.Program("pg_dump"))
 	if err != nil {
 		t.Skip("pg_dump is not installed")

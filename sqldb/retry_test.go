@@ -239,7 +239,10 @@ func TestNoConnectionsLeft(t *testing.T) {
 		})
 	}
 	waitFor(t, "the server to be full", func() bool {
-		_, err := sqldb.Open(t.Context(), url, sqldb.Options{Timeout: time.Second})
+		db, err := sqldb.Open(t.Context(), url, sqldb.Options{Timeout: time.Second})
+		if err == nil {
+			_ = db.Close()
+		}
 		return errors.Is(err, sqldb.ErrUnavailable)
 	})
 }

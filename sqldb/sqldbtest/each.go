@@ -19,7 +19,7 @@ import (
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
 
-// Each runs fn on an empty database of every engine, not yet migrated.
+// Each runs fn on every engine, on an empty database or schema, not yet migrated.
 func Each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
 	t.Helper()
 	EachURL(t, func(t *testing.T, url string) { fn(t, Open(t, url, sqldb.Options{})) })
@@ -30,7 +30,7 @@ func Each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
 func EachURL(t *testing.T, fn func(t *testing.T, url string)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, SQLite(t)) })
-	t.Run("postgres", func(t *testing.T) { fn(t, Shared(t).NewDatabase(t)) })
+	t.Run("postgres", func(t *testing.T) { fn(t, Shared(t).NewSchema(t)) })
 }
 
 // SQLite is the URL of a file that does not exist yet.

@@ -50,18 +50,34 @@ func (s *Server) Program(name string) string { return filepath.Join(s.bin, name)
 // NewDatabase creates an empty database, dropped when the test ends.
 func (s *Server) NewDatabase(t testing.TB) string {
 	t.Helper()
-	name := fmt.Sprintf("t%x", rand.Uint64())
-	if err := s.admin("CREATE DATABASE " + name); err != nil {
+	name := s.temporary(t, "CREATE DATABASE %s", "DROP DATABASE %s WITH (FORCE)")
+	return s.URL(name)
+}
+
+// NewSchema creates an empty schema, dropped when the test ends, and returns the URL
+// that leads into it. It is what most tests want: a hundred times as quick as a
+// database, and nothing in it is seen from outside.
+func (s *Server) NewSchema(t testing.TB) string {
+	t.Helper()
+	name := s.temporary(t, "CREATE SCHEMA %s", "DROP SCHEMA %s CASCADE")
+	return s.URL("postgres") + "&search_path=" + name
+}
+
+func (s *Server) temporary(t testing.TB, create, drop string) (name string) {
+	t.Helper()
+	name = fmt.Sprintf("t%016x", rand.Uint64())
+	if err := s.admin(fmt.Sprintf(create, name)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if s.running() {
-			if err := s.admin("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
-				t.Error(err)
-			}
+		if !s.running() {
+			return
+		}
+		if err := s.admin(fmt.Sprintf(drop, name)); err != nil {
+			t.Error(err)
 		}
 	})
-	return s.URL(name)
+	return name
 }
 
 func (s *Server) admin(statement string) error {
