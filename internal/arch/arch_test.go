@@ -28,7 +28,7 @@ var may = map[string][]string{
 	// floor 2
 	"ledger":         {"sqldb"},
 	"payment":        {"ledger", "sqldb", "internal/idem"},
-	"payment/paysim": {"payment"},
+	"payment/paysim": {"payment", "ledger"},
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 
 	// floor 3

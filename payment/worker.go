@@ -1,0 +1,250 @@
+package payment
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/sqldb"
+)
+
+// Payments accepts payments and settles them. It is safe for concurrent use, and for use by
+// many processes on one database.
+type Payments struct {
+	db       *sqldb.DB
+	provider Provider
+	goods    Goods
+	opts     Options
+	stats    counters
+
+	currencies sync.Map      // whose accounts exist
+	kick       chan struct{} // there is work
+	slots      chan struct{} // one place for each worker
+	stop       chan struct{} // closed: take nothing new
+	work       context.Context
+	abort      context.CancelFunc // ends what is being settled
+	wg         sync.WaitGroup
+	started    atomic.Bool
+	once       sync.Once
+
+	// at is called at every step of settling. Tests return an error where a process could die.
+	at func(point string) error
+}
+
+type counters struct{ accepted, captured, voided, refunded, failed, retried atomic.Int64 }
+
+// Stats counts what this process did since it started.
+type Stats struct{ Accepted, Captured, Voided, Refunded, Failed, Retried int64 }
+
+// Stats returns the counters.
+func (p *Payments) Stats() Stats {
+	return Stats{
+		p.stats.accepted.Load(), p.stats.captured.Load(), p.stats.voided.Load(),
+		p.stats.refunded.Load(), p.stats.failed.Load(), p.stats.retried.Load(),
+	}
+}
+
+// New makes Payments on a database that has the Migrations. Start begins settling.
+func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p := &Payments{
+		db: db, provider: provider, goods: goods, opts: opts,
+		kick:  make(chan struct{}, 1),
+		slots: make(chan struct{}, opts.Workers),
+		stop:  make(chan struct{}),
+		at:    func(string) error { return nil },
+	}
+	p.work, p.abort = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// Start begins settling, in the background, until Close.
+func (p *Payments) Start() {
+	if p.started.CompareAndSwap(false, true) && !p.stopped() {
+		p.wg.Go(p.dispatch)
+	}
+}
+
+// Close takes nothing new, lets what is being settled come to a step's end while ctx lasts, and
+// returns when no goroutine is left. Whatever is not settled goes on with the next Start, here
+// or in another process.
+func (p *Payments) Close(ctx context.Context) error {
+	p.once.Do(func() { close(p.stop) })
+	done := make(chan struct{})
+	go func() { p.wg.Wait(); close(done) }()
+	defer p.abort()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		p.abort() // calls of the provider and of the database end with it
+		<-done
+		return ctx.Err()
+	}
+}
+
+func (p *Payments) stopped() bool {
+	select {
+	case <-p.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *Payments) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// dispatch hands due payments to workers: at once when this process has accepted one, and from
+// time to time for those that others left behind.
+func (p *Payments) dispatch() {
+	for {
+		taken := p.round()
+		if taken > 0 {
+			continue
+		}
+		select {
+		case <-p.kick:
+		case <-time.After(p.opts.PollEvery/2 + rand.N(p.opts.PollEvery)):
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+// round takes as many payments as there are free workers, at least waiting for one to be free.
+func (p *Payments) round() (taken int) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-p.stop:
+		return 0
+	}
+	<-p.slots // it was only to wait; dispatch is the only one that fills them
+	if p.stopped() {
+		return 0
+	}
+	due, err := p.take(p.work, cap(p.slots)-len(p.slots))
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			p.opts.Logger.Warn("payment: looking for work", "error", err)
+		}
+		return 0
+	}
+	for _, pay := range due {
+		p.slots <- struct{}{}
+		p.wg.Go(func() {
+			defer p.wake() // its place may be wanted
+			defer func() { <-p.slots }()
+			p.settle(p.work, pay)
+		})
+	}
+	return len(due)
+}
+
+const due = `state IN ('pending', 'authorised', 'capturing') AND next_at <= holdfast_now()`
+
+// take gives this process up to limit payments for the time of a lease. A worker that outlives
+// its lease does no harm: every step is idempotent and moves a state only from where it was.
+func (p *Payments) take(ctx context.Context, limit int) ([]Payment, error) {
+	var found bool
+	err := p.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error { // so that idling writes nothing
+		return tx.Row(ctx, `SELECT EXISTS (SELECT 1 FROM payments WHERE `+due+`)`).Scan(&found)
+	})
+	if err != nil || !found {
+		return nil, err
+	}
+	var all []Payment
+	err = p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		all = nil
+		rows, err := tx.Query(ctx, `
+			UPDATE payments SET next_at = holdfast_now() + $1, attempts = attempts + 1
+			WHERE id IN (SELECT id FROM payments WHERE `+due+` ORDER BY next_at LIMIT $2`+tx.SkipLocked()+`)
+			RETURNING `+columns, p.opts.Lease.Microseconds(), limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			pay, err := scan(rows)
+			if err != nil {
+				return err
+			}
+			all = append(all, pay)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+// later puts a payment back, to be tried again after a pause that grows with the attempts.
+func (p *Payments) later(ctx context.Context, pay Payment, why error) {
+	pause := p.opts.MaxBackoff
+	if n := min(pay.attempts, 30); p.opts.MinBackoff<<n < pause && p.opts.MinBackoff<<n > 0 {
+		pause = p.opts.MinBackoff << n
+	}
+	pause = pause/2 + rand.N(pause)
+	p.stats.retried.Add(1)
+	p.opts.Logger.Info("payment: will try again", "payment", pay.ID, "state", pay.State, "attempt", pay.attempts, "in", pause, "error", why)
+	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE payments SET next_at = holdfast_now() + $3, reason = $4 WHERE id = $1 AND state = $2`,
+			pay.ID, string(pay.State), pause.Microseconds(), shorten(why.Error()))
+		return err
+	})
+	if err != nil {
+		p.opts.Logger.Warn("payment: stays until its lease ends", "payment", pay.ID, "error", err)
+	}
+}
+
+// shorten keeps reasons small: they stand in rows and events.
+func shorten(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most]
+	}
+	return s
+}
+
+// errMoved: another worker has taken the payment a step further.
+var errMoved = errors.New("payment: moved by another worker")
+
+// move is one step forward: in one transaction the state changes, if it is still what it was,
+// and fn does what belongs to it.
+func (p *Payments) move(ctx context.Context, pay *Payment, to State, fn func(ctx context.Context, tx *sqldb.Tx, next *Payment) error) error {
+	var next Payment
+	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		next = *pay
+		next.State = to
+		if err := fn(ctx, tx, &next); err != nil {
+			return err
+		}
+		var at int64
+		err := tx.Row(ctx, `
+			UPDATE payments SET state = $3, order_id = $4, reason = $5, updated_at = holdfast_now(),
+				attempts = 1, next_at = holdfast_now() + $6
+			WHERE id = $1 AND state = $2 RETURNING updated_at`,
+			pay.ID, string(pay.State), string(to), next.Order, next.Reason, p.opts.Lease.Microseconds()).Scan(&at)
+		if errors.Is(err, sql.ErrNoRows) {
+			return errMoved
+		}
+		if err != nil {
+			return err
+		}
+		next.UpdatedAt = time.UnixMicro(at).UTC()
+		return publish(ctx, tx, next)
+	})
+	if err == nil {
+		*pay = next
+	}
+	return err
+}
