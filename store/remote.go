@@ -20,10 +20,10 @@
 //
 //	ACL SETUSER app on >SECRET resetkeys ~app:* resetchannels &app:* -@all
 //	  +ping +info +select +eval +evalsha +subscribe +unsubscribe +publish +time
-//	  +type +exists +del +expire +pexpire +pexpireat +persist +pttl
+//	  +type +exists +del +pexpireat +persist +pttl
 //	  +get +set +incrby
 //	  +hget +hset +hincrby +hdel +hlen +hgetall
-//	  +zadd +zscore +zrem +zcard +zcount +zrange +zrangebyscore +zremrangebyscore
+//	  +zadd +zscore +zrem +zcard +zcount +zrangebyscore +zremrangebyscore
 //
 // Without +info it cannot be seen whether the engine evicts keys. Class B is checked where
 // CONFIG GET (+config|get) or INFO is allowed, and taken as stated where neither is.

@@ -48,35 +48,32 @@ func outcome(err error) error {
 	return answered(answer.Error())
 }
 
-// answered sorts an error that the engine itself sent.
+// answered sorts an error that the engine itself sent. The client has cut off a leading "ERR ",
+// so what begins with no code of its own is one of those.
 func answered(text string) error {
 	code, _, _ := strings.Cut(text, " ")
 	why, refused := refusals[code]
 	switch {
-	case code == "WRONGTYPE", scriptSays(text, "WRONGTYPE"):
+	case code == "WRONGTYPE", scriptSays(text, "WRONGTYPE"), strings.Contains(text, "value is not an integer"):
 		return fmt.Errorf("%w: %s", ErrWrongType, text)
 	case code == "OOM", scriptSays(text, "OOM"):
 		// Only a script that has written nothing yet is stopped by a full memory.
 		return fmt.Errorf("%w: %s", ErrFull, text)
-	case code == "NOPERM" && inScript(text):
-		return fmt.Errorf("%w: a script was stopped midway, what it wrote before stays; %s: %s", ErrOutcomeUnknown, why, text)
-	case refused:
+	case refused && !(code == "NOPERM" && strings.Contains(text, " script: ")):
 		return fmt.Errorf("%w: %s: %s", ErrUnavailable, why, text)
-	case strings.HasPrefix(text, "ERR max number of clients"):
+	case strings.HasPrefix(text, tooMany):
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
 	}
-	// A mistake in a script or a command. Scripts are not rolled back, so it is not
-	// known how much of it was done.
-	return fmt.Errorf("%w: the engine reports an error: %s", ErrOutcomeUnknown, text)
+	// A mistake in a script, or a right that it lacks midway. Scripts are not rolled back,
+	// so how much was done is not known.
+	return fmt.Errorf("%w: an error midway; what a script wrote before it stays: %s", ErrOutcomeUnknown, text)
 }
 
-// inScript tells an error that a command inside a script met. Since version 7 the engines
-// append the place to the text.
-func inScript(text string) bool { return strings.Contains(text, " script: ") }
+const tooMany = "max number of clients reached"
 
-// scriptSays finds code where engines before version 7 hide it: within their own ERR.
+// scriptSays finds code where engines before version 7 hide it: within words of their own.
 func scriptSays(text, code string) bool {
-	return strings.HasPrefix(text, "ERR Error running script") && strings.Contains(text, ": "+code+" ")
+	return strings.HasPrefix(text, "Error running script") && strings.Contains(text, ": "+code+" ")
 }
 
 // unanswered tells failures after which the link is in doubt from answers of an engine that
@@ -100,16 +97,28 @@ func asUnavailable(err error) error {
 // atOpen sorts an error that Open met. Nothing was written. What trying again cannot mend is
 // a matter of the URL or of the engine's settings.
 func atOpen(err error) error {
-	if answer, ok := valkey.IsValkeyErr(err); ok {
-		text := answer.Error()
-		switch code, _, _ := strings.Cut(text, " "); code {
-		case "NOAUTH", "WRONGPASS", "NOPERM":
-			return fmt.Errorf("%w: %s: %s", ErrConfig, refusals[code], text)
-		case "ERR":
-			if !strings.HasPrefix(text, "ERR max number of clients") {
-				return fmt.Errorf("%w: %s", ErrConfig, text)
-			}
-		}
+	answer, ok := valkey.IsValkeyErr(err)
+	if !ok {
+		return asUnavailable(outcome(err))
 	}
-	return asUnavailable(outcome(err))
+	text := answer.Error()
+	code, _, _ := strings.Cut(text, " ")
+	why, refused := refusals[code]
+	switch {
+	case code == "NOAUTH", code == "WRONGPASS", code == "NOPERM":
+		return fmt.Errorf("%w: %s: %s", ErrConfig, why, text)
+	case refused, strings.HasPrefix(text, tooMany):
+		return answered(text)
+	}
+	return fmt.Errorf("%w: %s", ErrConfig, text)
+}
+
+// refusedCommand: the engine does not have this command, or not for this user.
+func refusedCommand(err error) bool {
+	answer, ok := valkey.IsValkeyErr(err)
+	if !ok {
+		return false
+	}
+	text := answer.Error()
+	return strings.HasPrefix(text, "NOPERM") || strings.HasPrefix(text, "unknown command")
 }

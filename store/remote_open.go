@@ -107,10 +107,10 @@ var probeScript = Decide("store.probe", Lua("return {redis.call('TIME')[1]}"),
 // probeScripts runs a script by the way that decisions take, on a key with the prefix.
 func (r *remote) probeScripts(ctx context.Context) error {
 	err := r.eval(ctx, probeScript.core, []string{r.at.prefix + "{probe}"}, nil).Error()
-	if refusedCommand(err) {
-		return fmt.Errorf("%w: the engine does not run Lua scripts for this user (EVAL, EVALSHA and TIME are needed): %s", ErrConfig, err)
+	if err = atOpen(err); errors.Is(err, ErrConfig) {
+		return fmt.Errorf("the engine does not run Lua scripts for this user and prefix (EVAL, EVALSHA, TIME): %w", err)
 	}
-	return atOpen(err)
+	return err
 }
 
 // probeClass looks for what contradicts a stated class B. An engine that does not let itself
@@ -169,14 +169,4 @@ func (r *remote) info(ctx context.Context, section string) map[string]string {
 
 func (r *remote) words(ctx context.Context, words ...string) valkey.ValkeyResult {
 	return r.client.Do(ctx, r.client.B().Arbitrary(words...).Build())
-}
-
-// refusedCommand: the engine does not have this command, or not for this user.
-func refusedCommand(err error) bool {
-	answer, ok := valkey.IsValkeyErr(err)
-	if !ok {
-		return false
-	}
-	text := answer.Error()
-	return strings.HasPrefix(text, "NOPERM") || strings.HasPrefix(text, "ERR ")
 }

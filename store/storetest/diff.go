@@ -92,7 +92,7 @@ func DiffFinds(t *testing.T, p Plan, mutations ...Mutation) {
 			if found == nil {
 				t.Fatalf("%d steps did not notice; seed %d", d.plan.Steps, d.plan.Seed)
 			}
-			t.Logf("noticed by step %d, seed %d", len(found.steps), d.plan.Seed)
+			t.Logf("noticed at step %d, seed %d", found.after+len(found.steps), d.plan.Seed)
 		})
 	}
 }

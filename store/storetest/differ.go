@@ -34,6 +34,7 @@ type played struct {
 type finding struct {
 	steps []played
 	what  string
+	after int // steps made before, in rounds without a difference
 }
 
 func newDiffer(t *testing.T, p Plan) *differ {
@@ -44,17 +45,32 @@ func newDiffer(t *testing.T, p Plan) *differ {
 	return d
 }
 
+// round is how many steps are made before both stores begin again from nothing: beginnings
+// are where branches are, and the shorter a run, the sooner its error is cut down.
+const round = 1000
+
 // explore makes new steps until there is a difference or enough of them.
 func (d *differ) explore(t testing.TB, m *Mutation) *finding {
 	t.Helper()
 	r := rand.New(rand.NewPCG(d.plan.Seed, 0))
+	for done := 0; done < d.plan.Steps; done += round {
+		if found := d.exploreRound(t, r, min(d.plan.Steps-done, round), m); found != nil {
+			found.after = done
+			return found
+		}
+	}
+	return nil
+}
+
+func (d *differ) exploreRound(t testing.TB, r *rand.Rand, steps int, m *Mutation) *finding {
+	t.Helper()
 	run := d.begin(t)
 	defer run.end()
 	at := int64(epoch)
-	for range d.plan.Steps {
+	for range steps {
 		at += d.plan.Pause(r).Microseconds()
 		if what := run.step(played{d.plan.Next(r, at), at}, m); what != "" {
-			return &finding{run.made, what}
+			return &finding{steps: run.made, what: what}
 		}
 	}
 	if what := run.strangers(); what != "" {
@@ -70,7 +86,7 @@ func (d *differ) replay(t testing.TB, steps []played, m *Mutation) *finding {
 	defer run.end()
 	for _, p := range steps {
 		if what := run.step(p, m); what != "" {
-			return &finding{run.made, what}
+			return &finding{steps: run.made, what: what}
 		}
 	}
 	return nil
