@@ -105,7 +105,12 @@ func (d *Decision[In, Out]) Do(ctx context.Context, s *Store, in In) (Out, error
 		keys:     d.core.in.keys(v),
 		args:     func() []string { return d.core.in.args(v) },
 		channels: d.core.in.channels,
-		run:      func(tx *Tx) { out = d.body(tx, in) },
+		run: func(tx *Tx) {
+			out = d.body(tx, in)
+			if err := d.core.out.check(reflect.ValueOf(&out).Elem()); err != nil {
+				tx.fail(err)
+			}
+		},
 	}
 	reply, err := s.engine.do(ctx, d.core, c)
 	if err == nil && reply != nil {

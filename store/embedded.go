@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -22,50 +21,48 @@ import (
 type embedded struct {
 	opts    Options
 	db      *pebble.DB
-	lock    *pebble.Lock // on the directory
 	durable bool
 	slots   []slotState
 	clock   *clock
 	sync    *syncer // nil for mem:
 	space   *space
 	notes   *notifier
-	ended   failure
+	sweeper sweeper
+	stall   stall
+	ended   *failure
 
-	closing chan struct{}
-	mu      sync.RWMutex // held for reading by every decision, for writing by close
-	closed  bool
-	wg      sync.WaitGroup // background goroutines
-	once    sync.Once
-	err     error
+	mu     sync.RWMutex // held for reading by every decision, for writing by stop
+	closed bool
+	ctx    context.Context // done when the background work has to end
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the background work
+	guard  chan struct{}  // closed when the watch for a failure is over
+	once   sync.Once
+	err    error
 }
 
-// slotState is a slot's lock, and the round of its last write.
+// slotState is what one slot's decisions share, one after the other.
 type slotState struct {
-	mu   sync.Mutex
-	last *round
-}
-
-// failure is the first fault after which the engine cannot go on.
-type failure struct{ err atomic.Pointer[error] }
-
-func (f *failure) set(err error) { f.err.CompareAndSwap(nil, &err) }
-
-func (f *failure) get() error {
-	if p := f.err.Load(); p != nil {
-		return fmt.Errorf("%w: the engine has ended and must be opened again: %w", ErrUnavailable, *p)
-	}
-	return nil
+	mu     sync.Mutex
+	last   *round // of the last write
+	floors floors
 }
 
 // start begins the background work; the database is open and its format checked.
 func (e *embedded) start() {
-	e.closing = make(chan struct{})
-	e.wg.Go(func() { e.every(time.Second, e.space.measure) })
+	e.wg.Go(func() { e.every(time.Second, e.watchSpace) })
 	e.wg.Go(func() { e.every(sweepEvery, e.sweep) })
 	if e.durable {
-		e.wg.Go(func() { e.every(clockReserve/4, func() { _ = e.clock.reserve() }) })
+		e.wg.Go(e.keepTime)
 	}
-	e.wg.Go(func() { e.notes.run(e.closing) })
+	go func() {
+		defer close(e.guard)
+		select {
+		case <-e.ended.done:
+			e.stop() // nothing may go on on a disk that is frozen
+		case <-e.ctx.Done():
+		}
+	}()
 }
 
 func (e *embedded) every(d time.Duration, fn func()) {
@@ -74,96 +71,109 @@ func (e *embedded) every(d time.Duration, fn func()) {
 	for {
 		select {
 		case <-t.C:
-			if e.ended.get() == nil {
-				fn()
-			}
-		case <-e.closing:
+			fn()
+		case <-e.ctx.Done():
 			return
 		}
 	}
 }
 
-func (e *embedded) do(ctx context.Context, d *decisionCore, c call) ([]any, error) {
+func (e *embedded) watchSpace() {
+	e.space.measure()
+	if err := e.space.reclaim(e.ctx); err != nil && e.ctx.Err() == nil {
+		e.opts.Logger.Warn("store: room was not reclaimed", "error", err)
+	}
+}
+
+func (e *embedded) do(ctx context.Context, _ *decisionCore, c call) ([]any, error) {
 	slot, err := oneSlot(c.keys)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.opts.Timeout)
-	defer cancel()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if err := e.usable(); err != nil {
+	if err := e.ready(ctx); err != nil {
 		return nil, err
 	}
-	r, notes, err := e.decide(&e.slots[slot], c.run)
+	r, wrote, err := e.decide(slot, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.wait(ctx); err != nil {
-		return nil, err
+	return nil, r.wait(ctx, e.opts.Timeout, wrote)
+}
+
+// ready returns when a decision can run without waiting for the disk.
+func (e *embedded) ready(ctx context.Context) error {
+	if err := e.usable(); err != nil {
+		return err
 	}
-	e.notes.publish(notes)
-	return nil, nil
+	if err := e.clock.ready(ctx, e.opts.Timeout, e.ended); err != nil {
+		return err
+	}
+	return e.stall.pass(ctx, e.opts.Timeout, e.ended)
 }
 
 func (e *embedded) usable() error {
+	if err := e.ended.get(); err != nil {
+		return err
+	}
 	if e.closed {
 		return ErrClosed
 	}
-	return e.ended.get()
+	return nil
 }
 
-// decide runs body and applies what it wrote. The round returned is what the answer waits for;
-// nil when there is nothing to wait for.
-func (e *embedded) decide(s *slotState, body func(*Tx)) (*round, []note, error) {
+// decide runs a decision and applies what it wrote. The round returned is what the answer
+// waits for; nil when there is nothing to wait for.
+func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error) {
+	s := &e.slots[slot]
 	s.mu.Lock()
-	defer s.mu.Unlock() // also when body panics
-	now, err := e.clock.now()
-	if err != nil {
-		return nil, nil, err
+	defer s.mu.Unlock() // also when the body panics
+	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: c.keys, floors: s.floors}
+	defer tx.end()
+	c.run(tx)
+	if err := tx.finish(c); err != nil {
+		return nil, false, err
 	}
-	tx := &Tx{now: now, db: e.db}
-	defer tx.release()
-	body(tx)
-	tx.finish()
-	if tx.err != nil {
-		return nil, nil, tx.err
+	if !tx.wrote() && len(tx.notes) == 0 {
+		tx.keepFloors(&s.floors)
+		return s.last, false, nil
 	}
-	if tx.batch == nil || tx.batch.Empty() {
-		return s.last, tx.notes, nil
+	if err := e.apply(tx); err != nil {
+		return nil, false, err
 	}
-	if tx.growing {
-		if err := e.space.admit(tx.batch.Len()); err != nil {
-			return nil, nil, err
-		}
-	}
-	r, err := e.apply(tx.batch)
-	s.last = r
-	return r, tx.notes, err
+	tx.keepFloors(&s.floors)
+	s.last = e.publish(tx.notes)
+	return s.last, true, nil
 }
 
-// apply puts a batch into the log and into memory; the round that it returns says when it is on
-// disk.
-func (e *embedded) apply(b *pebble.Batch) (*round, error) {
-	if err := e.db.Apply(b, pebble.NoSync); err != nil {
+// apply puts what a decision wrote into the log and into memory. From here on others see it.
+func (e *embedded) apply(tx *Tx) error {
+	if !tx.wrote() {
+		return nil
+	}
+	if err := e.space.admit(tx.batch.Len(), tx.growing); err != nil {
+		return err
+	}
+	if err := e.db.Apply(tx.batch, pebble.NoSync); err != nil {
 		e.ended.set(err)
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
-	if err := e.ended.get(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-	}
-	if e.sync == nil || mutant.SyncOff {
-		return nil, nil
-	}
-	return e.sync.join(), nil
+	e.sweeper.expect(tx.earliest)
+	return nil
 }
 
-func (tx *Tx) release() {
-	if tx.batch != nil {
-		_ = tx.batch.Close() // frees memory; what was applied stays
+// publish hands on notes when they are as durable as they will be, and returns the round in
+// which that is.
+func (e *embedded) publish(notes []note) *round {
+	if e.sync == nil || mutant.SyncOff {
+		e.notes.publish(notes)
+		return nil
 	}
+	return e.sync.join(notes)
 }
 
 func (e *embedded) ping(context.Context) error {
@@ -178,7 +188,7 @@ func (e *embedded) subscribe(_ context.Context, channel string, fn func(string))
 	if err := e.usable(); err != nil {
 		return nil, err
 	}
-	return e.notes.subscribe(channel, fn), nil
+	return e.notes.subscribe(channel, fn)
 }
 
 func (e *embedded) capabilities() Capabilities { return Capabilities{} }
@@ -190,36 +200,33 @@ func (e *embedded) class() Class {
 	return ClassC
 }
 
-// close lets what runs finish, writes the clock's mark as it is and closes the database.
+// close stops the engine. An engine that had ended says why.
 func (e *embedded) close() error {
+	e.stop()
+	<-e.guard
+	return e.err
+}
+
+// stop lets what runs finish, writes the clock's mark as it is and closes the database.
+func (e *embedded) stop() {
 	e.once.Do(func() {
 		e.mu.Lock()
 		e.closed = true
 		e.mu.Unlock()
-		close(e.closing)
+		e.cancel()
 		e.wg.Wait()
-		if e.ended.get() == nil && e.durable {
-			e.err = e.clock.rest()
+		if e.durable && e.ended.get() == nil {
+			e.err = e.writeClock(e.clock.last.Load())
 		}
 		if e.sync != nil {
 			e.sync.close()
 		}
-		e.err = errors.Join(e.err, e.closeDB())
-	})
-	return e.err
-}
-
-// closeDB closes Pebble. After a failed write to its log Pebble's own Close can panic; what is
-// left then is only memory, the directory's lock goes with it or with the process.
-func (e *embedded) closeDB() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("store: close: %v", p)
+		e.notes.close()
+		err := e.db.Close()
+		if ended := e.ended.get(); ended != nil {
+			e.err = fmt.Errorf("store: closed after a failure: %w", ended)
+		} else if err != nil {
+			e.err = errors.Join(e.err, fmt.Errorf("store: close: %w", err))
 		}
-	}()
-	defer func() { err = errors.Join(err, e.lock.Close()) }()
-	if err := e.db.Close(); err != nil {
-		return fmt.Errorf("store: close: %w", err)
-	}
-	return nil
+	})
 }

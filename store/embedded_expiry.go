@@ -2,50 +2,102 @@ package store
 
 import (
 	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// sweepBatch bounds what one round of sweeping removes; what is left is next. Reads do not
-// depend on it: a key past its deadline does not exist.
-const sweepBatch = 1000
+const (
+	sweepEvery = 100 * time.Millisecond
+	// sweepBatch bounds what one round of sweeping removes; what is left is next.
+	sweepBatch = 1000
+)
 
-// sweep removes keys whose deadline has passed.
-func (e *embedded) sweep() {
-	now, err := e.clock.now()
-	if err != nil {
-		return
-	}
-	for _, key := range e.due(now) {
-		s := &e.slots[Slot(key)]
-		_, _, err := e.decide(s, func(tx *Tx) {
-			if ent := tx.entry(key); ent != nil && ent.rec.typ == typeNone && ent.stored.typ != typeNone {
-				tx.clear(ent)
-			}
-		})
-		if err != nil {
+// sweeper removes keys whose deadline has passed. Decisions do not depend on it, for them such
+// a key does not exist; it gives the room back.
+//
+// It remembers where the next deadline can be at the earliest. Without that each round would
+// walk over all that earlier rounds have deleted and Pebble has not yet forgotten.
+type sweeper struct{ next atomic.Int64 } // ms
+
+// expect is told of each deadline that was written, after it was applied. 0 is none.
+func (w *sweeper) expect(ms int64) {
+	for ms != 0 {
+		next := w.next.Load()
+		if ms >= next || w.next.CompareAndSwap(next, ms) {
 			return
 		}
 	}
 }
 
-// due lists keys whose deadline has passed, the oldest first.
-func (e *embedded) due(now int64) []string {
-	it, err := e.db.NewIter(&pebble.IterOptions{
-		LowerBound: []byte{spaceDeadline},
-		UpperBound: deadlineKey(now/1000, ""),
-	})
-	if err != nil {
-		return nil
+// sweep is one round.
+func (e *embedded) sweep() {
+	if e.usable() != nil {
+		return
 	}
-	var keys []string
-	for ok := it.First(); ok && len(keys) < sweepBatch; ok = it.Next() {
-		if k := it.Key(); len(k) > 9 && int64(binary.BigEndian.Uint64(k[1:9])) < now/1000 {
-			keys = append(keys, string(k[9:]))
+	until := e.clock.now() / 1000
+	from := e.sweeper.next.Swap(until) // whoever writes an earlier one from now on says so
+	found, err := e.due(from, until)
+	if err != nil {
+		e.sweeper.expect(max(from, 1))
+		e.opts.Logger.Warn("store: sweep", "error", err)
+		return
+	}
+	for _, x := range found {
+		if err := e.removeDue(x); err != nil { // it is tried again when the store is opened
+			e.opts.Logger.Warn("store: sweep", "key", x.key, "error", err)
 		}
 	}
-	if it.Close() != nil {
-		return nil
+	if len(found) == sweepBatch {
+		e.sweeper.expect(found[len(found)-1].ms)
 	}
-	return keys
+}
+
+// deadline is an entry of the index.
+type deadline struct {
+	ms  int64
+	key string
+}
+
+// due lists entries from one deadline to before another, the earliest first.
+func (e *embedded) due(from, until int64) ([]deadline, error) {
+	it, err := e.db.NewIter(&pebble.IterOptions{
+		LowerBound: deadlineKey(from, ""),
+		UpperBound: deadlineKey(until, ""),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []deadline
+	for ok := it.First(); ok && len(found) < sweepBatch; ok = it.Next() {
+		if k := it.Key(); len(k) >= 9 {
+			found = append(found, deadline{int64(binary.BigEndian.Uint64(k[1:9])), string(k[9:])})
+		}
+	}
+	return found, it.Close()
+}
+
+// removeDue removes a key and its entry in the index. Nobody waits for it to be on disk: what
+// has passed its deadline is gone with or without it.
+func (e *embedded) removeDue(x deadline) error {
+	slot := Slot(x.key)
+	s := &e.slots[slot]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: []string{x.key}, floors: s.floors}
+	defer tx.end()
+	if k := tx.entry(x.key); k != nil && k.lapsed {
+		tx.clear(k)
+	}
+	if err := tx.finish(call{}); err != nil {
+		return fmt.Errorf("remove %q: %w", x.key, err)
+	}
+	tx.remove(deadlineKey(x.ms, x.key)) // also where the key has another deadline by now
+	if err := e.apply(tx); err != nil {
+		return err
+	}
+	tx.keepFloors(&s.floors)
+	return nil
 }

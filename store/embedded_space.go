@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -13,53 +14,89 @@ import (
 // the engine is at its end. Usage is measured each second; in between, what is written counts.
 type space struct {
 	db       *pebble.DB
+	files    vfs.FS
 	dir      string
 	disk     bool
 	maxBytes int64
 	minFree  int64
 	log      *slog.Logger
 
-	used atomic.Int64 // bytes, when last measured
-	free atomic.Int64
-	grew atomic.Int64 // bytes written since then
-	full atomic.Bool  // for the log: say it once
+	used  atomic.Int64 // bytes, when last measured
+	free  atomic.Int64
+	grew  atomic.Int64 // bytes written since then
+	freed atomic.Bool  // something was deleted since the last reclaim
+	full  atomic.Bool
 }
 
-func newSpace(db *pebble.DB, dir string, disk bool, opts Options) *space {
-	s := &space{db: db, dir: dir, disk: disk, maxBytes: opts.MaxBytes, minFree: opts.MinFree, log: opts.Logger}
-	s.measure()
-	return s
-}
-
+// measure asks Pebble and the file system. What is written meanwhile counts twice until the
+// next time, not never.
 func (s *space) measure() {
+	grew := s.grew.Load()
 	m := s.db.Metrics()
 	used := int64(m.DiskSpaceUsage())
 	if !s.disk {
 		used += int64(m.MemTable.Size) // no log on disk stands for it
 	}
-	s.grew.Store(0)
 	s.used.Store(used)
 	if s.disk {
-		if u, err := vfs.Default.GetDiskUsage(s.dir); err == nil {
-			s.free.Store(int64(u.AvailBytes))
+		u, err := s.files.GetDiskUsage(s.dir)
+		if err != nil {
+			s.log.Warn("store: free space is not known", "error", err)
+		} else {
+			s.free.Store(int64(min(u.AvailBytes, 1<<62)))
 		}
+	}
+	s.grew.Add(-grew)
+	s.note(s.refusal(0))
+}
+
+// admit counts n bytes that are about to be written. Where growing is true they are refused
+// when there is no room.
+func (s *space) admit(n int, growing bool) error {
+	if growing {
+		if err := s.refusal(int64(n)); err != nil {
+			s.note(err)
+			return err
+		}
+	} else {
+		s.freed.Store(true)
+	}
+	s.grew.Add(int64(n))
+	return nil
+}
+
+// refusal is why n more bytes have no room.
+func (s *space) refusal(n int64) error {
+	grew := s.grew.Load() + n
+	if s.used.Load()+grew > s.maxBytes {
+		return fmt.Errorf("%w: it would be more than %d bytes", ErrFull, s.maxBytes)
+	}
+	if s.disk && s.free.Load()-grew < s.minFree {
+		return fmt.Errorf("%w: less than %d bytes would be free below %s", ErrFull, s.minFree, s.dir)
+	}
+	return nil
+}
+
+// note tells an operator when the store fills up and when it has room again.
+func (s *space) note(full error) {
+	if s.full.Swap(full != nil) == (full != nil) {
+		return
+	}
+	if full != nil {
+		s.log.Error("store: growing writes are refused", "error", full, "used", s.used.Load(), "free", s.free.Load())
+	} else {
+		s.log.Info("store: there is room again", "used", s.used.Load(), "free", s.free.Load())
 	}
 }
 
-// admit counts n bytes that are about to be written, or refuses them.
-func (s *space) admit(n int) error {
-	grew := s.grew.Load() + int64(n)
-	var err error
-	switch {
-	case s.used.Load()+grew > s.maxBytes:
-		err = fmt.Errorf("%w: more than %d bytes", ErrFull, s.maxBytes)
-	case s.disk && s.free.Load()-grew < s.minFree:
-		err = fmt.Errorf("%w: less than %d bytes are free below %s", ErrFull, s.minFree, s.dir)
-	default:
-		s.grew.Add(int64(n))
+// reclaim gives back the room of what was deleted. Pebble does so by and by while it is
+// written to; a store that is full is not, and would stay full.
+func (s *space) reclaim(ctx context.Context) error {
+	if !s.full.Load() || !s.freed.Swap(false) {
+		return nil
 	}
-	if was := s.full.Swap(err != nil); was != (err != nil) {
-		s.log.Warn("store: room", "full", err != nil, "used", s.used.Load(), "free", s.free.Load())
+	if err := s.db.Flush(); err != nil {
+		return err
 	}
-	return err
+	return s.db.Compact(ctx, []byte{spaceSystem}, []byte{spaceDeadline + 1}, false)
 }

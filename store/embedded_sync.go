@@ -2,44 +2,61 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 // syncer makes batches durable in rounds: all that were applied while one sync ran share the
 // next. The log is written in order, so one sync after them covers them all.
+//
+// Pebble can wait for each batch by itself, but not for a caller who gives up, and no more
+// than some hundred at a time.
 type syncer struct {
 	db    *pebble.DB
 	ended *failure
-	mu    sync.Mutex
-	open  *round // takes batches; nil when nobody waits
+	notes *notifier
 	kick  chan struct{}
 	done  chan struct{}
+
+	mu   sync.Mutex
+	open *round // takes batches; nil when nobody waits
 }
 
 // round is one sync and those who wait for it.
 type round struct {
-	over chan struct{}
-	err  error // set before over is closed
+	over  chan struct{}
+	err   error  // set before over is closed
+	notes []note // in the order of the decisions
 }
 
-func newSyncer(db *pebble.DB, ended *failure) *syncer {
-	s := &syncer{db: db, ended: ended, kick: make(chan struct{}, 1), done: make(chan struct{})}
+func newSyncer(db *pebble.DB, ended *failure, notes *notifier) *syncer {
+	s := &syncer{db: db, ended: ended, notes: notes, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	go s.run()
 	return s
 }
 
-// join is called after a batch was applied: it will be durable when the round is over.
-func (s *syncer) join() *round {
+// join is called after a batch was applied: it is on disk when the round is over. The notes
+// are published then.
+func (s *syncer) join(notes []note) *round {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
 		s.open = &round{over: make(chan struct{})}
 		s.kick <- struct{}{} // has room: there is one kick for each open round
 	}
+	s.open.notes = append(s.open.notes, notes...)
 	return s.open
+}
+
+// now returns when all that was applied is on disk.
+func (s *syncer) now() error {
+	r := s.join(nil)
+	<-r.over
+	return r.err
 }
 
 func (s *syncer) run() {
@@ -49,32 +66,25 @@ func (s *syncer) run() {
 		r := s.open
 		s.open = nil
 		s.mu.Unlock()
-		if err := s.sync(); err != nil {
-			s.ended.set(err)
-			r.err = fmt.Errorf("%w: sync: %w", ErrOutcomeUnknown, err)
+		if r.err = s.sync(); r.err == nil {
+			s.notes.publish(r.notes)
 		}
 		close(r.over)
 	}
 }
 
-// sync writes a record that says nothing and waits until the log is on disk up to it.
+// sync writes a record that says nothing and returns when the log is on disk up to it.
 func (s *syncer) sync() error {
 	if err := s.ended.get(); err != nil {
 		return err
 	}
-	b := s.db.NewBatch()
-	defer func() { _ = b.Close() }()
-	if err := b.LogData([]byte{0}, nil); err != nil {
-		return err
+	if err := s.db.LogData(nothing, pebble.Sync); err != nil {
+		s.ended.set(err)
 	}
-	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
-		return err
-	}
-	if err := s.ended.get(); err != nil { // a fatal error that Apply told only the logger
-		return err
-	}
-	return b.SyncWait()
+	return s.ended.get() // what Pebble was not told; see disk
 }
+
+var nothing = []byte{0}
 
 // close ends the goroutine; nobody joins any more.
 func (s *syncer) close() {
@@ -82,20 +92,48 @@ func (s *syncer) close() {
 	<-s.done
 }
 
-// wait returns when the round is over. A nil round is.
-func (r *round) wait(ctx context.Context) error {
+// wait returns when the round is over. A nil round is. It says what became of the caller's
+// own write, if it was one.
+func (r *round) wait(ctx context.Context, timeout time.Duration, wrote bool) error {
 	if r == nil {
 		return nil
 	}
+	err := await(ctx, r.over, timeout, nil)
+	if err == nil {
+		err = r.err
+	}
+	switch {
+	case err == nil:
+		return nil
+	case wrote:
+		return fmt.Errorf("%w: applied, but not known to be on disk: %w", ErrOutcomeUnknown, err)
+	}
+	return fmt.Errorf("%w: what was read is not known to be on disk: %w", ErrUnavailable, err)
+}
+
+var errTimeout = errors.New("store: Options.Timeout is over")
+
+// await waits for done, but no longer than any of the others allow. ended may be nil.
+func await(ctx context.Context, done <-chan struct{}, timeout time.Duration, ended *failure) error {
 	select {
-	case <-r.over:
-		return r.err
+	case <-done:
+		return nil
 	default:
 	}
+	var failed chan struct{}
+	if ended != nil {
+		failed = ended.done
+	}
+	t := time.NewTimer(timeout)
+	defer t.Stop()
 	select {
-	case <-r.over:
-		return r.err
+	case <-done:
+		return nil
+	case <-failed:
+		return ended.get()
 	case <-ctx.Done():
-		return fmt.Errorf("%w: not on disk yet: %w", ErrOutcomeUnknown, context.Cause(ctx))
+		return context.Cause(ctx)
+	case <-t.C:
+		return errTimeout
 	}
 }

@@ -32,20 +32,26 @@ var (
 
 func recordKey(key string) []byte { return append([]byte{spaceRecord}, key...) }
 
-// elementKey is the place of an element of key; with an empty element, where they begin.
-func elementKey(space byte, key, element string) []byte {
-	b := make([]byte, 0, 5+len(key)+len(element))
+// appendElement is the place of an element of key; with an empty element, where they begin.
+func appendElement(b []byte, space byte, key, element string) []byte {
 	b = append(b, space)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(key)))
 	b = append(b, key...)
 	return append(b, element...)
 }
 
-func orderKey(key string, score int64, member string) []byte {
-	b := make([]byte, 0, 13+len(key)+len(member))
-	b = append(b, elementKey(spaceOrder, key, "")...)
-	b = append(b, scoreBytes(score)...)
+func appendOrder(b []byte, key string, score int64, member string) []byte {
+	b = appendElement(b, spaceOrder, key, "")
+	b = appendScore(b, score)
 	return append(b, member...)
+}
+
+func elementKey(space byte, key, element string) []byte {
+	return appendElement(nil, space, key, element)
+}
+
+func orderKey(key string, score int64, member string) []byte {
+	return appendOrder(nil, key, score, member)
 }
 
 func deadlineKey(ms int64, key string) []byte {
@@ -55,16 +61,16 @@ func deadlineKey(ms int64, key string) []byte {
 	return append(b, key...)
 }
 
-// scoreBytes sort as the scores do: the sign bit is turned over.
-func scoreBytes(score int64) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(score)^1<<63)
+// appendScore makes bytes that sort as the scores do: the sign bit is turned over.
+func appendScore(b []byte, score int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(score)^1<<63)
 }
 
-func parseScore(b []byte) (int64, error) {
-	if len(b) != 8 {
-		return 0, fmt.Errorf("%w: a score of %d bytes", ErrCorrupt, len(b))
+func parseScore(s string) (int64, error) {
+	if len(s) != 8 {
+		return 0, fmt.Errorf("%w: a score of %d bytes", ErrCorrupt, len(s))
 	}
-	return int64(binary.BigEndian.Uint64(b) ^ 1<<63), nil
+	return int64(binary.BigEndian.Uint64([]byte(s)) ^ 1<<63), nil
 }
 
 // after is the first key behind all that begin with prefix. Prefixes here begin with a small
@@ -94,8 +100,7 @@ type record struct {
 	count    int64  // of fields or members
 }
 
-func (r record) encode() []byte {
-	b := make([]byte, 0, 17+len(r.value))
+func (r record) append(b []byte) []byte {
 	b = append(b, r.typ)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.deadline))
 	if r.typ == typeString {
@@ -104,22 +109,23 @@ func (r record) encode() []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(r.count))
 }
 
-func decodeRecord(b []byte) (record, error) {
-	if len(b) < 9 {
-		return record{}, fmt.Errorf("%w: a record of %d bytes", ErrCorrupt, len(b))
+// decodeRecord trusts nothing: what it refuses is ErrCorrupt.
+func decodeRecord(s string) (record, error) {
+	if len(s) < 9 {
+		return record{}, fmt.Errorf("%w: a record of %d bytes", ErrCorrupt, len(s))
 	}
-	r := record{typ: b[0], deadline: int64(binary.BigEndian.Uint64(b[1:9]))}
-	rest := b[9:]
+	r := record{typ: s[0], deadline: int64(binary.BigEndian.Uint64([]byte(s[1:9])))}
+	rest := s[9:]
 	switch {
 	case r.deadline < 0:
 		return record{}, fmt.Errorf("%w: a negative deadline", ErrCorrupt)
 	case r.typ == typeString:
-		r.value = string(rest)
+		r.value = rest
 	case r.typ == typeHash || r.typ == typeZset:
 		if len(rest) != 8 {
 			return record{}, fmt.Errorf("%w: a count of %d bytes", ErrCorrupt, len(rest))
 		}
-		if r.count = int64(binary.BigEndian.Uint64(rest)); r.count <= 0 {
+		if r.count = int64(binary.BigEndian.Uint64([]byte(rest))); r.count <= 0 {
 			return record{}, fmt.Errorf("%w: a count of %d", ErrCorrupt, r.count)
 		}
 	default:

@@ -130,7 +130,7 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 		}
 		e, err = openMem(opts)
 	case "file":
-		e, err = openFile(strings.TrimPrefix(rest, "//"), opts)
+		e, err = openFile(rawURL, opts)
 	case "redis", "rediss", "unix":
 		e, err = openRemote(ctx, rawURL, opts)
 	default:

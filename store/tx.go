@@ -3,34 +3,50 @@ package store
 import (
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 // Tx is what the Go body of a decision sees: a small data model, the same that a script has.
 //
-// A Tx belongs to one decision. It keeps its first error (ErrWrongType, ErrRange, ErrCorrupt):
-// from then on every call does nothing and returns zero values, Do returns the error, and
-// nothing is written. So bodies need not check.
+// A Tx belongs to one call of one body. It keeps its first error (ErrWrongType, ErrRange,
+// ErrSlot, ErrCorrupt, or a failed read): from then on every call does nothing and returns
+// zero values, Do returns the error, and nothing is written. So bodies need not check.
+//
+// Names (keys, fields, members, channels) have up to 64 KiB, and one decision writes up to
+// 64 MiB; more is ErrRange.
 type Tx struct {
-	now     int64
+	now  int64
+	slot uint16
+	keys []string // of the call
+
 	db      *pebble.DB
 	batch   *pebble.Batch // nil until the first write
-	entries []*entry
-	notes   []note
-	growing bool // something was added, not only deleted
-	err     error
+	indexed bool          // batch can be read through
+	buf     []byte        // for keys on their way to Pebble
+
+	entries  []*entry
+	floors   floors // of the slot, to be read only
+	notes    []note
+	growing  bool  // something was added, not only deleted
+	earliest int64 // of the deadlines that were written, ms
+	err      error
 }
 
-type note struct{ channel, payload string }
+const (
+	maxName  = 64 << 10
+	maxWrite = 64 << 20
+)
 
 // entry is a key that this Tx has touched: its record as it will be, and as it is stored.
 type entry struct {
 	key    string
 	rec    record
 	stored record // type none when nothing is stored
-	dirty  bool
+	lapsed bool   // stored is past its deadline and still in place
+	holds  byte   // typeHash or typeZset: there can be elements of it in place
+	floor  int64  // see floors
 }
 
 // Expiry says when a key goes away.
@@ -55,13 +71,7 @@ func (e Expiry) ms() int64 {
 	if e.at == 0 {
 		return 0
 	}
-	return (e.at + 999) / 1000
-}
-
-func (tx *Tx) fail(err error) {
-	if tx.err == nil {
-		tx.err = err
-	}
+	return (e.at-1)/1000 + 1
 }
 
 // Now is the engine's clock in microseconds since the epoch, the same for the whole decision.
@@ -83,59 +93,6 @@ func (tx *Tx) Type(key string) string {
 	return "none"
 }
 
-// Get is a string's value, and whether it exists.
-func (tx *Tx) Get(key string) (string, bool) {
-	e := tx.typed(key, typeString)
-	if e == nil {
-		return "", false
-	}
-	return e.rec.value, true
-}
-
-// Set makes key a string, whatever it was before.
-func (tx *Tx) Set(key, value string, exp Expiry) {
-	e := tx.entry(key)
-	if e == nil {
-		return
-	}
-	deadline := e.rec.deadline
-	if !exp.keep {
-		deadline = exp.ms()
-	}
-	tx.clear(e)
-	tx.growing = true
-	e.rec = record{typ: typeString, deadline: deadline, value: value}
-	e.dirty = true
-	tx.lapse(e)
-}
-
-// Int is a string's value as an integer, 0 for a key that does not exist.
-func (tx *Tx) Int(key string) int64 {
-	s, ok := tx.Get(key)
-	if !ok {
-		return 0
-	}
-	return tx.parse(key, s)
-}
-
-// SetInt is Set with an integer.
-func (tx *Tx) SetInt(key string, n int64, exp Expiry) {
-	if tx.inRange(key, n) {
-		tx.Set(key, strconv.FormatInt(n, 10), exp)
-	}
-}
-
-// Incr adds by to a string's integer and returns the sum. A key that does not exist counts as
-// 0; the deadline stays.
-func (tx *Tx) Incr(key string, by int64) int64 {
-	n := tx.Int(key) + by
-	if tx.err != nil || !tx.inRange(key, n) {
-		return 0
-	}
-	tx.SetInt(key, n, Keep)
-	return n
-}
-
 // Del removes keys of any type and returns how many there were.
 func (tx *Tx) Del(keys ...string) int64 {
 	var n int64
@@ -155,10 +112,12 @@ func (tx *Tx) Expire(key string, exp Expiry) bool {
 	if e == nil || e.rec.typ == typeNone {
 		return false
 	}
-	if !exp.keep {
-		e.rec.deadline = exp.ms()
-		e.dirty = true
-		tx.lapse(e)
+	if exp.keep {
+		return true
+	}
+	e.rec.deadline = exp.ms()
+	if e.rec.deadline != 0 && e.rec.deadline <= tx.now/1000 {
+		tx.clear(e)
 	}
 	return true
 }
@@ -166,34 +125,41 @@ func (tx *Tx) Expire(key string, exp Expiry) bool {
 // Deadline is when the key goes away, in milliseconds since the epoch, and whether it will.
 func (tx *Tx) Deadline(key string) (ms int64, ok bool) {
 	e := tx.entry(key)
-	if e == nil || e.rec.typ == typeNone || e.rec.deadline == 0 {
+	if e == nil || e.rec.deadline == 0 {
 		return 0, false
 	}
 	return e.rec.deadline, true
 }
 
 // Notify publishes payload to channel after the decision is as durable as it will be. It is a
-// hint: see Store.Subscribe.
+// hint: see Store.Subscribe. The channel is one of the input's fields tagged
+// `store:"channel"`; on an engine with a prefix a name of another origin would be heard by
+// nobody, so it is ErrConfig.
 func (tx *Tx) Notify(channel, payload string) {
-	tx.notes = append(tx.notes, note{channel, payload})
+	if tx.named(channel) {
+		tx.notes = append(tx.notes, note{channel, payload})
+	}
+}
+
+func (tx *Tx) fail(err error) {
+	if tx.err == nil {
+		tx.err = err
+	}
+}
+
+// named refuses names that are too long.
+func (tx *Tx) named(name string) bool {
+	if len(name) > maxName {
+		tx.fail(fmt.Errorf("%w: a name of %d bytes, more than %d", ErrRange, len(name), maxName))
+	}
+	return tx.err == nil
 }
 
 func (tx *Tx) inRange(key string, n int64) bool {
 	if n > MaxInt || n < MinInt {
 		tx.fail(fmt.Errorf("%w: %q would become %d", ErrRange, key, n))
-		return false
 	}
 	return tx.err == nil
-}
-
-func (tx *Tx) parse(key, s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		tx.fail(fmt.Errorf("%w: %q holds %.40q, not an integer", ErrWrongType, key, s))
-		return 0
-	}
-	tx.inRange(key, n)
-	return n
 }
 
 // entry loads a key once. It is nil after an error.
@@ -206,34 +172,50 @@ func (tx *Tx) entry(key string) *entry {
 			return e
 		}
 	}
-	e := &entry{key: key}
-	if b, ok := tx.read(recordKey(key)); ok {
-		rec, err := decodeRecord(b)
-		if err != nil {
-			tx.fail(fmt.Errorf("%q: %w", key, err))
-			return nil
-		}
-		e.rec, e.stored = rec, rec
+	if !tx.named(key) || !tx.ours(key) {
+		return nil
 	}
-	if tx.err != nil {
+	e := &entry{key: key, floor: tx.floors.of(key)}
+	if !tx.load(e) {
 		return nil
 	}
 	tx.entries = append(tx.entries, e)
-	if e.rec.typ != typeNone && tx.passed(e.rec.deadline) {
-		e.rec = record{} // elements that are left go with the first write, or with the sweeper
-	}
 	return e
+}
+
+// ours refuses keys of other slots: their locks are not held.
+func (tx *Tx) ours(key string) bool {
+	if !slices.Contains(tx.keys, key) && Slot(key) != tx.slot {
+		tx.fail(fmt.Errorf("%w: %q is not in the slot of the decision's keys", ErrSlot, key))
+		return false
+	}
+	return true
+}
+
+// load reads a key's record. It does not see what this Tx has written, so it comes first.
+func (tx *Tx) load(e *entry) bool {
+	tx.buf = append(append(tx.buf[:0], spaceRecord), e.key...)
+	s, ok, err := copied(tx.db.Get(tx.buf))
+	if err == nil && ok {
+		e.stored, err = decodeRecord(s)
+	}
+	if err != nil {
+		tx.fail(fmt.Errorf("read %q: %w", e.key, err))
+		return false
+	}
+	if e.stored.typ != typeString {
+		e.holds = e.stored.typ
+	}
+	if tx.passed(e.stored.deadline) {
+		e.lapsed = true
+	} else {
+		e.rec = e.stored
+	}
+	return true
 }
 
 // passed is the engines' rule: a key lives through the millisecond of its deadline.
 func (tx *Tx) passed(deadline int64) bool { return deadline != 0 && tx.now/1000 > deadline }
-
-// lapse removes a key whose new deadline is not in the future, as EXPIREAT does.
-func (tx *Tx) lapse(e *entry) {
-	if e.rec.deadline != 0 && e.rec.deadline <= tx.now/1000 {
-		tx.clear(e)
-	}
-}
 
 // typed is the entry of a key that exists with this type, otherwise nil.
 func (tx *Tx) typed(key string, typ byte) *entry {
@@ -250,170 +232,85 @@ func (tx *Tx) typed(key string, typ byte) *entry {
 
 // made is typed, for a caller that is about to add an element: the key comes to be.
 func (tx *Tx) made(key string, typ byte) *entry {
-	e := tx.entry(key)
-	if e == nil {
-		return nil
+	if e := tx.entry(key); e != nil && e.rec.typ == typeNone {
+		tx.clear(e) // whatever one that has passed its deadline has left
+		e.rec.typ, e.holds = typ, typ
 	}
-	if e.rec.typ == typeNone {
-		tx.clear(e) // whatever an expired one has left
-		e.rec.typ = typ
-	}
-	if e.rec.typ != typ {
-		tx.fail(fmt.Errorf("%w: %q", ErrWrongType, key))
-		return nil
-	}
-	e.dirty, tx.growing = true, true
-	return e
+	tx.growing = true
+	return tx.typed(key, typ)
 }
 
 // count changes how many elements there are; a key without any is gone.
 func (tx *Tx) count(e *entry, by int64) {
-	e.rec.count += by
-	e.dirty = true
-	if e.rec.count == 0 {
-		e.rec = record{}
+	if e.rec.count += by; e.rec.count == 0 {
+		e.rec, e.holds = record{}, typeNone
 	}
 }
 
-// clear removes all that is stored for a key. Elements of the stored generation and those
-// that this Tx added lie in the same place, so both go.
+// clear removes all that is stored for a key.
 func (tx *Tx) clear(e *entry) {
-	for _, typ := range []byte{e.rec.typ, e.stored.typ} {
-		switch typ {
-		case typeHash:
-			tx.removeAll(elementKey(spaceField, e.key, ""))
-		case typeZset:
-			tx.removeAll(elementKey(spaceScore, e.key, ""))
-			tx.removeAll(elementKey(spaceOrder, e.key, ""))
-		}
-		if e.rec.typ == e.stored.typ {
-			break
-		}
+	switch e.holds {
+	case typeHash:
+		tx.removeAll(elementKey(spaceField, e.key, ""))
+	case typeZset:
+		tx.removeAll(elementKey(spaceScore, e.key, ""))
+		tx.removeAll(elementKey(spaceOrder, e.key, ""))
 	}
-	e.rec = record{}
-	e.dirty = true
+	e.rec, e.holds, e.lapsed, e.floor = record{}, typeNone, false, never
 }
 
-// finish writes the records that have changed.
-func (tx *Tx) finish() {
+// finish writes the records that have changed and returns the first error.
+func (tx *Tx) finish(c call) error {
 	for _, e := range tx.entries {
-		if !e.dirty || tx.err != nil {
-			continue
-		}
-		if e.stored.deadline != 0 && e.stored.deadline != e.rec.deadline {
-			tx.remove(deadlineKey(e.stored.deadline, e.key))
-		}
-		if e.rec.typ == typeNone {
-			if e.stored.typ != typeNone {
-				tx.remove(recordKey(e.key))
-			}
-			continue
-		}
-		tx.write(recordKey(e.key), e.rec.encode())
-		if e.rec.deadline != 0 && e.rec.deadline != e.stored.deadline {
-			tx.write(deadlineKey(e.rec.deadline, e.key), nil)
+		if tx.err == nil && !e.lapsed && e.rec != e.stored {
+			tx.store(e)
 		}
 	}
+	if tx.wrote() && tx.batch.Len() > maxWrite {
+		tx.fail(fmt.Errorf("%w: one decision writes %d bytes, more than %d", ErrRange, tx.batch.Len(), maxWrite))
+	}
+	if len(tx.notes) > 0 {
+		tx.checkChannels(c)
+	}
+	return tx.err
 }
 
-// read returns a copy. Before the first write it asks the database itself, which is cheaper
-// than asking through an indexed batch.
-func (tx *Tx) read(key []byte) ([]byte, bool) {
-	get := tx.db.Get
-	if tx.batch != nil {
-		get = tx.batch.Get
+func (tx *Tx) store(e *entry) {
+	if e.stored.deadline != 0 && e.stored.deadline != e.rec.deadline {
+		tx.remove(deadlineKey(e.stored.deadline, e.key))
 	}
-	b, closer, err := get(key)
-	if err != nil {
-		if !errors.Is(err, pebble.ErrNotFound) {
-			tx.fail(fmt.Errorf("%w: read: %w", ErrUnavailable, err))
-		}
-		return nil, false
-	}
-	out := append([]byte(nil), b...)
-	if err := closer.Close(); err != nil {
-		tx.fail(fmt.Errorf("%w: read: %w", ErrUnavailable, err))
-		return nil, false
-	}
-	return out, true
-}
-
-func (tx *Tx) write(key, value []byte) {
-	if tx.err == nil {
-		tx.fail(wrapWrite(tx.writer().Set(key, value, nil)))
-	}
-}
-
-func (tx *Tx) remove(key []byte) {
-	if tx.err == nil {
-		tx.fail(wrapWrite(tx.writer().Delete(key, nil)))
-	}
-}
-
-// fewElements are deleted one by one: a range deletion costs every later read of the range.
-const fewElements = 64
-
-// removeAll removes what begins with prefix.
-func (tx *Tx) removeAll(prefix []byte) {
-	var keys [][]byte
-	tx.scan(prefix, after(prefix), func(k, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), k...))
-		return len(keys) <= fewElements
-	})
-	if len(keys) > fewElements && tx.err == nil {
-		tx.fail(wrapWrite(tx.writer().DeleteRange(prefix, after(prefix), nil)))
+	tx.buf = append(append(tx.buf[:0], spaceRecord), e.key...)
+	if e.rec.typ == typeNone {
+		tx.remove(tx.buf)
 		return
 	}
-	for _, k := range keys {
-		tx.remove(k)
+	n := len(tx.buf)
+	tx.buf = e.rec.append(tx.buf)
+	tx.put(tx.buf[:n], tx.buf[n:])
+	if d := e.rec.deadline; d != 0 && d != e.stored.deadline {
+		tx.put(deadlineKey(d, e.key), nil)
+		if tx.earliest == 0 || d < tx.earliest {
+			tx.earliest = d
+		}
 	}
 }
 
-func (tx *Tx) writer() *pebble.Batch {
-	if tx.batch == nil {
-		tx.batch = tx.db.NewIndexedBatch()
+func (tx *Tx) checkChannels(c call) {
+	args := c.args()
+	for _, note := range tx.notes {
+		if !slices.ContainsFunc(c.channels, func(i int) bool { return args[i] == note.channel }) {
+			tx.fail(fmt.Errorf("%w: channel %q is in no input field tagged `store:\"channel\"`", ErrConfig, note.channel))
+		}
 	}
-	return tx.batch
 }
 
-// iter opens an iterator over [from, to); nil after an error.
-func (tx *Tx) iter(from, to []byte) *pebble.Iterator {
-	if tx.err != nil {
-		return nil
-	}
-	open := tx.db.NewIter
+var errTxOver = errors.New("store: a Tx was used after its decision")
+
+// end frees what a Tx holds. What was applied stays.
+func (tx *Tx) end() {
 	if tx.batch != nil {
-		open = tx.batch.NewIter
+		_ = tx.batch.Close() // frees memory only
+		tx.batch = nil
 	}
-	it, err := open(&pebble.IterOptions{LowerBound: from, UpperBound: to})
-	if err != nil {
-		tx.fail(fmt.Errorf("%w: read: %w", ErrUnavailable, err))
-		return nil
-	}
-	return it
-}
-
-// scan calls fn for [from, to) in order until it returns false. k and v are fn's only for the
-// call.
-func (tx *Tx) scan(from, to []byte, fn func(k, v []byte) bool) {
-	it := tx.iter(from, to)
-	if it == nil {
-		return
-	}
-	for ok := it.First(); ok && fn(it.Key(), it.Value()); ok = it.Next() {
-	}
-	tx.closeIter(it)
-}
-
-func (tx *Tx) closeIter(it *pebble.Iterator) {
-	if err := it.Close(); err != nil {
-		tx.fail(fmt.Errorf("%w: read: %w", ErrUnavailable, err))
-	}
-}
-
-func wrapWrite(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	tx.err = errTxOver // for a body that kept it
 }

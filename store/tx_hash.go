@@ -4,11 +4,10 @@ import "strconv"
 
 // HGet is a field's value, and whether it exists.
 func (tx *Tx) HGet(key, field string) (string, bool) {
-	if tx.typed(key, typeHash) == nil {
+	if tx.typed(key, typeHash) == nil || !tx.named(field) {
 		return "", false
 	}
-	b, ok := tx.read(elementKey(spaceField, key, field))
-	return string(b), ok
+	return tx.get(tx.place(spaceField, key, field))
 }
 
 // HInt is a field's value as an integer, 0 where there is none.
@@ -23,14 +22,17 @@ func (tx *Tx) HInt(key, field string) int64 {
 // HSet sets a field; the key comes to be if it does not exist.
 func (tx *Tx) HSet(key, field, value string) {
 	e := tx.made(key, typeHash)
-	if e == nil {
+	if e == nil || !tx.named(field) {
 		return
 	}
-	place := elementKey(spaceField, key, field)
-	if _, ok := tx.read(place); !ok {
+	old, had := tx.get(tx.place(spaceField, key, field))
+	if had && old == value {
+		return
+	}
+	if !had {
 		tx.count(e, 1)
 	}
-	tx.write(place, []byte(value))
+	tx.put(tx.place(spaceField, key, field), []byte(value))
 }
 
 // HSetInt is HSet with an integer.
@@ -40,27 +42,23 @@ func (tx *Tx) HSetInt(key, field string, n int64) {
 	}
 }
 
-// HIncr adds by to a field's integer and returns the sum.
+// HIncr adds by to a field's integer, 0 where there is none, and returns the sum.
 func (tx *Tx) HIncr(key, field string, by int64) int64 {
-	n := tx.HInt(key, field) + by
-	if tx.err != nil || !tx.inRange(key, n) {
-		return 0
-	}
+	n := tx.sum(key, tx.HInt(key, field), by)
 	tx.HSetInt(key, field, n)
 	return n
 }
 
-// HDel removes fields and returns how many there were.
+// HDel removes fields and returns how many there were. A hash without fields is gone.
 func (tx *Tx) HDel(key string, fields ...string) int64 {
 	var n int64
 	for _, field := range fields {
 		e := tx.typed(key, typeHash)
-		if e == nil {
+		if e == nil || !tx.named(field) {
 			return n
 		}
-		place := elementKey(spaceField, key, field)
-		if _, ok := tx.read(place); ok {
-			tx.remove(place)
+		if _, ok := tx.get(tx.place(spaceField, key, field)); ok {
+			tx.remove(tx.place(spaceField, key, field))
 			tx.count(e, -1)
 			n++
 		}
@@ -76,17 +74,27 @@ func (tx *Tx) HLen(key string) int64 {
 	return 0
 }
 
-// HAll is the whole hash, nil when there is none. It costs a read of every field.
+// HAll is the whole hash, nil when there is none. It costs a read of every field. No decision
+// may depend on the order in which it is walked.
 func (tx *Tx) HAll(key string) map[string]string {
 	e := tx.typed(key, typeHash)
 	if e == nil {
 		return nil
 	}
-	all := make(map[string]string, e.rec.count)
+	all := make(map[string]string, min(e.rec.count, 1024))
 	prefix := elementKey(spaceField, key, "")
 	tx.scan(prefix, after(prefix), func(k, v []byte) bool {
 		all[string(k[len(prefix):])] = string(v)
 		return true
 	})
+	if tx.err != nil {
+		return nil
+	}
 	return all
+}
+
+// place is where an element is stored. It is good until the next one.
+func (tx *Tx) place(space byte, key, element string) []byte {
+	tx.buf = appendElement(tx.buf[:0], space, key, element)
+	return tx.buf
 }

@@ -1,11 +1,5 @@
 package store
 
-import (
-	"math"
-
-	"github.com/cockroachdb/pebble/v2"
-)
-
 // Member is one element of a sorted set.
 type Member struct {
 	Name  string
@@ -14,7 +8,7 @@ type Member struct {
 
 // ZAdd sets a member's score and tells whether the member is new.
 func (tx *Tx) ZAdd(key string, score int64, member string) bool {
-	if !tx.inRange(key, score) {
+	if !tx.inRange(key, score) || !tx.named(member) {
 		return false
 	}
 	e := tx.made(key, typeZset)
@@ -26,29 +20,30 @@ func (tx *Tx) ZAdd(key string, score int64, member string) bool {
 	case tx.err != nil, had && old == score:
 		return false
 	case had:
-		tx.remove(orderKey(key, old, member))
+		tx.remove(tx.rank(key, old, member))
 	default:
 		tx.count(e, 1)
 	}
-	tx.write(elementKey(spaceScore, key, member), scoreBytes(score))
-	tx.write(orderKey(key, score, member), nil)
+	e.floor = min(e.floor, score)
+	tx.put(tx.place(spaceScore, key, member), appendScore(nil, score))
+	tx.put(tx.rank(key, score, member), nil)
 	return !had
 }
 
 // ZScore is a member's score, and whether it is there.
 func (tx *Tx) ZScore(key, member string) (int64, bool) {
-	if tx.typed(key, typeZset) == nil {
+	if tx.typed(key, typeZset) == nil || !tx.named(member) {
 		return 0, false
 	}
 	return tx.score(key, member)
 }
 
 func (tx *Tx) score(key, member string) (int64, bool) {
-	b, ok := tx.read(elementKey(spaceScore, key, member))
+	s, ok := tx.get(tx.place(spaceScore, key, member))
 	if !ok {
 		return 0, false
 	}
-	n, err := parseScore(b)
+	n, err := parseScore(s)
 	if err != nil {
 		tx.fail(err)
 		return 0, false
@@ -56,12 +51,12 @@ func (tx *Tx) score(key, member string) (int64, bool) {
 	return n, true
 }
 
-// ZRem removes members and returns how many there were.
+// ZRem removes members and returns how many there were. A set without members is gone.
 func (tx *Tx) ZRem(key string, members ...string) int64 {
 	var n int64
 	for _, member := range members {
 		e := tx.typed(key, typeZset)
-		if e == nil {
+		if e == nil || !tx.named(member) {
 			return n
 		}
 		if score, ok := tx.score(key, member); ok {
@@ -73,86 +68,9 @@ func (tx *Tx) ZRem(key string, members ...string) int64 {
 }
 
 func (tx *Tx) removeMember(e *entry, score int64, member string) {
-	tx.remove(elementKey(spaceScore, e.key, member))
-	tx.remove(orderKey(e.key, score, member))
+	tx.remove(tx.place(spaceScore, e.key, member))
+	tx.remove(tx.rank(e.key, score, member))
 	tx.count(e, -1)
-}
-
-// ZCard is the number of members.
-func (tx *Tx) ZCard(key string) int64 {
-	if e := tx.typed(key, typeZset); e != nil {
-		return e.rec.count
-	}
-	return 0
-}
-
-// ZCount is the number of members whose score is min to max, both included. It costs as many
-// steps as there are members inside the range or outside of it, whichever are fewer.
-func (tx *Tx) ZCount(key string, minScore, maxScore int64) int64 {
-	e := tx.typed(key, typeZset)
-	if e == nil || minScore > maxScore {
-		return 0
-	}
-	prefix := elementKey(spaceOrder, key, "")
-	from, to := bounds(key, minScore, maxScore)
-	below, above, inside := tx.iter(prefix, from), tx.iter(to, after(prefix)), tx.iter(from, to)
-	defer func() {
-		for _, it := range []*pebble.Iterator{below, above, inside} {
-			if it != nil {
-				tx.closeIter(it)
-			}
-		}
-	}()
-	if tx.err != nil {
-		return 0
-	}
-	var in, out int64
-	low, high, mid := below.First(), above.First(), inside.First()
-	for mid {
-		switch { // one step outside for each step inside
-		case low:
-			out++
-			low = below.Next()
-		case high:
-			out++
-			high = above.Next()
-		default:
-			return e.rec.count - out
-		}
-		in++
-		mid = inside.Next()
-	}
-	return in
-}
-
-// bounds is where members with these scores stand in the order: [from, to).
-func bounds(key string, minScore, maxScore int64) (from, to []byte) {
-	from = orderKey(key, minScore, "")
-	if maxScore == math.MaxInt64 {
-		return from, after(elementKey(spaceOrder, key, ""))
-	}
-	return from, orderKey(key, maxScore+1, "")
-}
-
-// ZRange is up to limit members (0 for all) whose score is min to max, both included, by score
-// and then by the bytes of the name.
-func (tx *Tx) ZRange(key string, minScore, maxScore int64, limit int) []Member {
-	if tx.typed(key, typeZset) == nil || minScore > maxScore {
-		return nil
-	}
-	var all []Member
-	skip := len(elementKey(spaceOrder, key, ""))
-	from, to := bounds(key, minScore, maxScore)
-	tx.scan(from, to, func(k, _ []byte) bool {
-		score, err := parseScore(k[skip : skip+8])
-		if err != nil {
-			tx.fail(err)
-			return false
-		}
-		all = append(all, Member{Name: string(k[skip+8:]), Score: score})
-		return limit == 0 || len(all) < limit
-	})
-	return all
 }
 
 // ZRemRange removes the members whose score is min to max, both included, and returns how many
@@ -166,5 +84,98 @@ func (tx *Tx) ZRemRange(key string, minScore, maxScore int64) int64 {
 	for _, m := range members {
 		tx.removeMember(e, m.Score, m.Name)
 	}
+	if minScore <= e.floor {
+		e.floor = max(e.floor, min(maxScore, MaxInt)+1)
+	}
 	return int64(len(members))
+}
+
+// ZCard is the number of members.
+func (tx *Tx) ZCard(key string) int64 {
+	if e := tx.typed(key, typeZset); e != nil {
+		return e.rec.count
+	}
+	return 0
+}
+
+// ZRange is up to limit members (0 for all) whose score is min to max, both included, by score
+// and then by the bytes of the name.
+func (tx *Tx) ZRange(key string, minScore, maxScore int64, limit int) []Member {
+	var all []Member
+	if e := tx.typed(key, typeZset); e != nil {
+		tx.walk(e, minScore, maxScore, func(score int64, member []byte) bool {
+			all = append(all, Member{Name: string(member), Score: score})
+			return limit <= 0 || len(all) < limit
+		})
+	}
+	if tx.err != nil {
+		return nil
+	}
+	return all
+}
+
+// enough is how many members are counted outside of a range before the inside is counted too.
+const enough = 1000
+
+// ZCount is the number of members whose score is min to max, both included. It costs as many
+// steps as there are members inside the range, or outside of it if those are fewer.
+func (tx *Tx) ZCount(key string, minScore, maxScore int64) int64 {
+	e := tx.typed(key, typeZset)
+	if e == nil || minScore > maxScore {
+		return 0
+	}
+	for limit := int64(enough); ; limit *= 2 {
+		out := tx.countUpTo(e, MinInt, minScore-1, limit)
+		if out < limit {
+			out += tx.countUpTo(e, maxScore+1, MaxInt, limit-out)
+		}
+		if out < limit {
+			return e.rec.count - out
+		}
+		if in := tx.countUpTo(e, minScore, maxScore, limit); in < limit {
+			return in
+		}
+		if tx.err != nil {
+			return 0
+		}
+	}
+}
+
+func (tx *Tx) countUpTo(e *entry, minScore, maxScore, limit int64) int64 {
+	var n int64
+	tx.walk(e, minScore, maxScore, func(int64, []byte) bool {
+		n++
+		return n < limit
+	})
+	return n
+}
+
+// walk calls fn for the members from min to max in order until it returns false, and learns
+// where the set begins.
+func (tx *Tx) walk(e *entry, minScore, maxScore int64, fn func(score int64, member []byte) bool) {
+	minScore, maxScore = max(minScore, MinInt), min(maxScore, MaxInt)
+	fromStart := minScore <= max(e.floor, MinInt)
+	if minScore = max(minScore, e.floor); minScore > maxScore {
+		return
+	}
+	first := maxScore + 1
+	skip := len(e.key) + 5
+	tx.scan(orderKey(e.key, minScore, ""), orderKey(e.key, maxScore+1, ""), func(k, _ []byte) bool {
+		score, err := parseScore(string(k[skip : skip+8]))
+		if err != nil {
+			tx.fail(err)
+			return false
+		}
+		first = min(first, score)
+		return fn(score, k[skip+8:])
+	})
+	if fromStart && tx.err == nil {
+		e.floor = max(e.floor, first)
+	}
+}
+
+// rank is where a member stands in the order of scores. It is good until the next place.
+func (tx *Tx) rank(key string, score int64, member string) []byte {
+	tx.buf = appendOrder(tx.buf[:0], key, score, member)
+	return tx.buf
 }
