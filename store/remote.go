@@ -213,5 +213,5 @@ func (r *remote) dial(ctx context.Context, _ string, d *net.Dialer, _ *tls.Confi
 		}
 		conn = secure
 	}
-	return watched{conn, r.link}, nil
+	return r.link.watch(conn), nil
 }

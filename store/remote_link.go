@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -32,6 +33,7 @@ type link struct {
 	outage atomic.Pointer[outage] // nil while all is well
 	mu     sync.Mutex             // orders suspect against close
 	wg     sync.WaitGroup
+	conns  map[*watched]bool // open ones
 }
 
 // outage is one time of doubt.
@@ -44,7 +46,7 @@ type outage struct {
 func (o *outage) settle() { o.once.Do(func() { close(o.settled) }) }
 
 func newLink(ping func(context.Context) error, timeout time.Duration, log *slog.Logger) *link {
-	l := &link{ping: ping, timeout: timeout, log: log}
+	l := &link{ping: ping, timeout: timeout, log: log, conns: map[*watched]bool{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -97,7 +99,12 @@ func (l *link) mend(o *outage) {
 			return
 		}
 		o.reason.Store(&err)
-		if attempt == 1 {
+		late := errors.Is(err, context.DeadlineExceeded)
+		if late {
+			// All who called on these connections have been told that their time is over.
+			l.drop()
+		}
+		if attempt == 1 || attempt == 0 && late {
 			o.settle()
 			l.log.Warn("store: engine does not answer", "error", err)
 		}
@@ -125,6 +132,15 @@ func (l *link) close() {
 	l.wg.Wait()
 }
 
+// drop closes connections that do not answer: they may be dead without saying so.
+func (l *link) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.conns {
+		_ = w.Conn.Close() // its reader learns of it
+	}
+}
+
 // watched reports the end of a connection the moment that it is seen, before the client
 // that reads from it has told anybody.
 type watched struct {
@@ -132,10 +148,25 @@ type watched struct {
 	link *link
 }
 
-func (w watched) Read(p []byte) (int, error) {
+func (l *link) watch(conn net.Conn) *watched {
+	w := &watched{conn, l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[w] = true
+	return w
+}
+
+func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if err != nil {
 		w.link.suspect(err)
 	}
 	return n, err
+}
+
+func (w *watched) Close() error {
+	w.link.mu.Lock()
+	delete(w.link.conns, w)
+	w.link.mu.Unlock()
+	return w.Conn.Close()
 }

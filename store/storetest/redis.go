@@ -1,10 +1,8 @@
 package storetest
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -159,44 +157,12 @@ func (s *Server) awaitReady(gone <-chan struct{}) error {
 			return errors.New("it ended at once")
 		default:
 		}
-		answer, err := s.ask("PING")
-		if err == nil && (strings.HasPrefix(answer, "+PONG") || strings.HasPrefix(answer, "-NOAUTH")) {
+		_, last = s.ask("PING")
+		if last == nil || errors.Is(last, errRefused) && strings.Contains(last.Error(), "NOAUTH") {
 			return nil
-		}
-		if last = err; err == nil {
-			last = errors.New(answer)
 		}
 	}
 	return fmt.Errorf("no answer within %s: %w", startWithin, last)
-}
-
-// ask sends one inline command on a connection of its own and returns the answer's first
-// line. It is how a test speaks to the server without the client that it tests.
-func (s *Server) ask(command string) (string, error) {
-	conn, err := net.DialTimeout("unix", s.socket(), time.Second)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(startWithin)); err != nil {
-		return "", err
-	}
-	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
-		return "", err
-	}
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	return strings.TrimRight(line, "\r\n"), err
-}
-
-// Admin sends one command past the package under test, on a connection of its own, and fails
-// the test if the server refuses it. It returns the answer's first line.
-func (s *Server) Admin(t testing.TB, command string) string {
-	t.Helper()
-	answer, err := s.ask(command)
-	if err != nil || strings.HasPrefix(answer, "-") {
-		t.Fatalf("%s: %q, %v", command, answer, err)
-	}
-	return answer
 }
 
 func lastLines(s string, n int) string {
