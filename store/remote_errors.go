@@ -52,7 +52,7 @@ func outcome(err error) error {
 // so what begins with no code of its own is one of those.
 func answered(text string) error {
 	code, _, _ := strings.Cut(text, " ")
-	why, refused := refusals[code]
+	_, refused := refusals[code]
 	switch {
 	case code == "WRONGTYPE", scriptSays(text, "WRONGTYPE"), strings.Contains(text, "value is not an integer"):
 		return fmt.Errorf("%w: %s", ErrWrongType, text)
@@ -60,13 +60,22 @@ func answered(text string) error {
 		// Only a script that has written nothing yet is stopped by a full memory.
 		return fmt.Errorf("%w: %s", ErrFull, text)
 	case refused && !(code == "NOPERM" && strings.Contains(text, " script: ")):
-		return fmt.Errorf("%w: %s: %s", ErrUnavailable, why, text)
+		return fmt.Errorf("%w: %s", ErrUnavailable, explained(text))
 	case strings.HasPrefix(text, tooMany):
 		return fmt.Errorf("%w: %s", ErrUnavailable, text)
 	}
 	// A mistake in a script, or a right that it lacks midway. Scripts are not rolled back,
 	// so how much was done is not known.
 	return fmt.Errorf("%w: an error midway; what a script wrote before it stays: %s", ErrOutcomeUnknown, text)
+}
+
+// explained puts before the engine's words what they leave out.
+func explained(text string) string {
+	code, _, _ := strings.Cut(text, " ")
+	if why, ok := refusals[code]; ok {
+		return why + ": " + text
+	}
+	return text
 }
 
 const tooMany = "max number of clients reached"
@@ -103,10 +112,10 @@ func atOpen(err error) error {
 	}
 	text := answer.Error()
 	code, _, _ := strings.Cut(text, " ")
-	why, refused := refusals[code]
+	_, refused := refusals[code]
 	switch {
 	case code == "NOAUTH", code == "WRONGPASS", code == "NOPERM":
-		return fmt.Errorf("%w: %s: %s", ErrConfig, why, text)
+		return fmt.Errorf("%w: %s", ErrConfig, explained(text))
 	case refused, strings.HasPrefix(text, tooMany):
 		return answered(text)
 	}

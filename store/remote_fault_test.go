@@ -134,6 +134,31 @@ func TestConnectionCut(t *testing.T) {
 	}
 }
 
+// An engine that reads its data from disk answers, but not with decisions.
+func TestEngineIsLoading(t *testing.T) {
+	server := storetest.Redis(t, "--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+	s := open(t, server.URL(), store.Options{})
+	must(t, s, "{k}", "incr", "1")
+	server.Admin(t, "EVAL \"for i = 1, 500 do redis.call('SET', 'pad' .. i, string.rep('x', 100)) end\" 0")
+	server.Admin(t, "SAVE")
+	server.Kill()
+	within(t, 5*time.Second, "it is known to be down", func() bool { return s.Ping(t.Context()) != nil })
+	back := make(chan struct{})
+	go func() { defer close(back); server.Restart() }()
+	defer func() { <-back }()
+	within(t, 5*time.Second, "it is loading", func() bool {
+		_, err := do(t, s, "{k}", "incr", "1")
+		if err == nil || !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("got %v", err)
+		}
+		return strings.Contains(err.Error(), "reading its data")
+	})
+	within(t, 10*time.Second, "it has loaded", func() bool { return s.Ping(t.Context()) == nil })
+	if got := must(t, s, "{k}", "incr", "1"); got[0] != "2" {
+		t.Errorf("a refused call was made: %s", got)
+	}
+}
+
 // A server that takes connections and never answers holds nobody longer than Timeout, however
 // many call and however short their own patience is; when it wakes up, all is well.
 func TestEngineStopsAnswering(t *testing.T) {

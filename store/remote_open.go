@@ -62,11 +62,11 @@ func (r *remote) clientOptions() valkey.ClientOption {
 	return o
 }
 
-// knock is the link's ping.
+// knock is the link's ping. Its error is quoted to every caller, so it explains itself.
 func (r *remote) knock(ctx context.Context) error {
 	err := r.client.Do(ctx, r.client.B().Ping().Build()).Error()
 	if answer, ok := valkey.IsValkeyErr(err); ok {
-		return errors.New(answer.Error()) // a plain text: it is quoted to every caller
+		return errors.New(explained(answer.Error()))
 	}
 	return err
 }
