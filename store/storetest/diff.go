@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +22,8 @@ const defaultSteps = 20_000
 // Plan describes a differential test: the same random decisions on an embedded store and on
 // a server that has the same clock.
 type Plan struct {
-	// Keys are all keys that the decisions may touch. They are compared after every step.
+	// Keys are all keys that the decisions may touch. Those of a step's slot are compared
+	// after it, all of them now and then and at the end.
 	Keys []string
 	// Next chooses a step. It may depend on r and on now (the clock, µs) only: a failure is
 	// replayed from the seed.
@@ -39,17 +41,29 @@ type Plan struct {
 type Step struct {
 	name string
 	in   any
+	slot uint16
 	run  func(context.Context, *store.Store, *Mutation) (any, error)
 }
 
 // Do makes a step of a decision.
 func Do[In, Out any](d *store.Decision[In, Out], in In) Step {
-	return Step{name: d.Name(), in: in, run: func(ctx context.Context, s *store.Store, m *Mutation) (any, error) {
+	return Step{name: d.Name(), in: in, slot: slotOf(in), run: func(ctx context.Context, s *store.Store, m *Mutation) (any, error) {
 		if m != nil && m.Decision == d.Name() {
 			return d.WithRemote(store.Lua(m.apply(d.Source()))).Do(ctx, s, in)
 		}
 		return d.Do(ctx, s, in)
 	}}
+}
+
+// slotOf is the slot of a decision's keys, which they share.
+func slotOf(in any) uint16 {
+	v := reflect.ValueOf(in)
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("store") == "key" {
+			return store.Slot(v.Field(i).String())
+		}
+	}
+	return 0 // there is always one, or Decide would have panicked
 }
 
 // Diff makes the plan's steps on both stores. After each it demands equal answers, equal

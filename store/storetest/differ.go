@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -18,7 +19,7 @@ import (
 // each run.
 type differ struct {
 	plan   Plan
-	slots  [][]string
+	slots  map[uint16][]string // Keys of the plan
 	server *Server
 	clock  *clock
 	remote *store.Store
@@ -73,6 +74,9 @@ func (d *differ) exploreRound(t testing.TB, r *rand.Rand, steps int, m *Mutation
 			return &finding{steps: run.made, what: what}
 		}
 	}
+	if what := run.compareAll(context.Background()); what != "" {
+		return &finding{steps: run.made, what: what}
+	}
 	if what := run.strangers(); what != "" {
 		t.Fatal(what)
 	}
@@ -88,6 +92,9 @@ func (d *differ) replay(t testing.TB, steps []played, m *Mutation) *finding {
 		if what := run.step(p, m); what != "" {
 			return &finding{steps: run.made, what: what}
 		}
+	}
+	if what := run.compareAll(context.Background()); what != "" {
+		return &finding{steps: run.made, what: what}
 	}
 	return nil
 }
@@ -128,16 +135,31 @@ func (p *pair) step(s played, m *Mutation) string {
 	if ourErr == nil && !reflect.DeepEqual(ours, theirs) {
 		return fmt.Sprintf("  embedded answers %+v\n  remote answers   %+v\n", ours, theirs)
 	}
-	return differences(p.state(ctx, p.embedded), p.state(ctx, p.remote))
+	if len(p.made)%allEvery != 0 && p.slots[s.slot] != nil {
+		return p.compare(ctx, p.slots[s.slot])
+	}
+	return p.compareAll(ctx)
 }
 
-func (p *pair) state(ctx context.Context, s *store.Store) state {
+// allEvery steps the keys of all slots are compared: a script can write what is not its own.
+const allEvery = 50
+
+func (p *pair) compareAll(ctx context.Context) string {
 	p.t.Helper()
-	got, err := readState(ctx, s, p.slots)
+	return p.compare(ctx, slices.Collect(maps.Values(p.slots))...)
+}
+
+func (p *pair) compare(ctx context.Context, slots ...[]string) string {
+	p.t.Helper()
+	embedded, err := readState(ctx, p.embedded, slots...)
 	if err != nil {
 		p.t.Fatalf("dump: %v", err)
 	}
-	return got
+	remote, err := readState(ctx, p.remote, slots...)
+	if err != nil {
+		p.t.Fatalf("dump: %v", err)
+	}
+	return differences(embedded, remote)
 }
 
 // kind is the sentinel that a caller acts on; two bodies may word an error differently.

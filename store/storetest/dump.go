@@ -59,7 +59,7 @@ func dumpItems(tx *store.Tx, key, kind string) []string {
 type state map[string]string
 
 // readState dumps keys, one call for each slot.
-func readState(ctx context.Context, s *store.Store, slots [][]string) (state, error) {
+func readState(ctx context.Context, s *store.Store, slots ...[]string) (state, error) {
 	all := state{}
 	for _, keys := range slots {
 		out, err := dump.Do(ctx, s, dumpIn{Slot: keys[0], Keys: keys})
@@ -127,11 +127,11 @@ func orNone(s string) string {
 }
 
 // bySlot groups keys so that each group fits one call.
-func bySlot(keys []string) [][]string {
+func bySlot(keys []string) map[uint16][]string {
 	groups := map[uint16][]string{}
 	for _, key := range keys {
 		slot := store.Slot(key)
 		groups[slot] = append(groups[slot], key)
 	}
-	return slices.Collect(maps.Values(groups))
+	return groups
 }
