@@ -32,6 +32,7 @@ package store
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -57,11 +58,10 @@ type remote struct {
 	hears   *subscriber
 	places  chan struct{} // inFlight of them
 
-	mu       sync.RWMutex // orders begin against close
-	closed   bool
-	calls    sync.WaitGroup
-	closing  sync.Once
-	closeErr error
+	mu      sync.RWMutex // orders begin against close
+	closed  bool
+	calls   sync.WaitGroup
+	closing sync.Once
 }
 
 // do makes one decision.
@@ -164,10 +164,16 @@ func (r *remote) begin() bool {
 }
 
 func (r *remote) ping(ctx context.Context) error {
+	var answer error
 	_, err := r.call(ctx, func(ctx context.Context) valkey.ValkeyResult {
-		return r.client.Do(ctx, r.client.B().Ping().Build())
+		result := r.client.Do(ctx, r.client.B().Ping().Build())
+		answer = result.Error()
+		return result
 	})
-	return asUnavailable(err)
+	if errors.Is(err, ErrOutcomeUnknown) {
+		return harmless(answer)
+	}
+	return err
 }
 
 func (r *remote) subscribe(ctx context.Context, channel string, fn func(string)) (func(), error) {

@@ -95,12 +95,13 @@ func unanswered(err error) bool {
 	return !ok || answer.IsLoading()
 }
 
-// asUnavailable is for calls that write nothing, whatever became of them.
-func asUnavailable(err error) error {
-	if errors.Is(err, ErrOutcomeUnknown) {
-		return fmt.Errorf("%w: %v", ErrUnavailable, err)
+// harmless is outcome for what writes nothing, so that no answer leaves nothing unknown.
+func harmless(err error) error {
+	told := outcome(err)
+	if errors.Is(told, ErrOutcomeUnknown) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return err
+	return told
 }
 
 // atOpen sorts an error that Open met. Nothing was written. What trying again cannot mend is
@@ -108,7 +109,7 @@ func asUnavailable(err error) error {
 func atOpen(err error) error {
 	answer, ok := valkey.IsValkeyErr(err)
 	if !ok {
-		return asUnavailable(outcome(err))
+		return harmless(err)
 	}
 	text := answer.Error()
 	code, _, _ := strings.Cut(text, " ")

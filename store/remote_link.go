@@ -39,11 +39,8 @@ type link struct {
 // outage is one time of doubt.
 type outage struct {
 	settled chan struct{} // closed when it is known to be down, or over
-	once    sync.Once
 	reason  atomic.Pointer[error]
 }
-
-func (o *outage) settle() { o.once.Do(func() { close(o.settled) }) }
 
 func newLink(ping func(context.Context) error, timeout time.Duration, log *slog.Logger) *link {
 	l := &link{ping: ping, timeout: timeout, log: log, conns: map[*watched]bool{}}
@@ -84,19 +81,14 @@ func (l *link) suspect(why error) {
 	l.wg.Go(func() { l.mend(o) })
 }
 
-// mend pings until an answer ends the outage. The first failure settles nothing: it may be
-// the old connection's end, and the second ping dials a new one.
+// mend pings until an answer ends the outage. The first failure settles nothing when it may be
+// the old connection's end: the second ping dials a new one.
 func (l *link) mend(o *outage) {
-	began, pause := time.Now(), firstRetry
+	began, pause, down := time.Now(), firstRetry, false
 	for attempt := 0; ; attempt++ {
 		err := l.try()
 		if err == nil {
-			l.outage.Store(nil)
-			o.settle()
-			if attempt > 1 {
-				l.log.Info("store: engine is back", "after", time.Since(began))
-			}
-			return
+			break
 		}
 		o.reason.Store(&err)
 		late := errors.Is(err, context.DeadlineExceeded)
@@ -104,18 +96,27 @@ func (l *link) mend(o *outage) {
 			// All who called on these connections have been told that their time is over.
 			l.drop()
 		}
-		if attempt == 1 || attempt == 0 && late {
-			o.settle()
+		if !down && (late || attempt > 0) {
+			down = true
+			close(o.settled)
 			l.log.Warn("store: engine does not answer", "error", err)
 		}
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-l.ctx.Done():
-			o.settle()
+			if !down {
+				close(o.settled)
+			}
 			return
 		}
 		pause = min(2*pause, lastRetry)
 	}
+	l.outage.Store(nil)
+	if !down {
+		close(o.settled)
+		return
+	}
+	l.log.Info("store: engine is back", "after", time.Since(began))
 }
 
 func (l *link) try() error {

@@ -67,7 +67,7 @@ func (b *subscriber) subscribe(ctx context.Context, name string, fn func(string)
 	b.add(name, l)
 	if err := b.connect(ctx); err != nil {
 		b.drop(name, l)
-		return nil, fmt.Errorf("%w: subscribe: %v", ErrUnavailable, err)
+		return nil, harmless(err)
 	}
 	return sync.OnceFunc(func() { b.drop(name, l) }), nil
 }
