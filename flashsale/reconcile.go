@@ -1,0 +1,223 @@
+package flashsale
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/sqldb"
+)
+
+const (
+	// overlap is how far a look back at changes goes behind the last one: a row is seen when
+	// its transaction commits, which is later than the time that it carries.
+	overlap = 10 * time.Second
+	// settleTime is how old a change must be to be compared: until then the one who made it
+	// is about to do that.
+	settleTime = 500 * time.Millisecond
+	// expireBatch is how many holds of one sale end in one transaction.
+	expireBatch = 200
+)
+
+// expire ends holds whose time is over, sale by sale.
+func (s *Sales) expire(ctx context.Context) error {
+	var sales []string
+	err := s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		sales = nil
+		return each(ctx, tx, func(scan func(...any) error) error {
+			var id string
+			err := scan(&id)
+			sales = append(sales, id)
+			return err
+		}, `SELECT DISTINCT sale FROM holds WHERE state = 'held' AND expires_at <= holdfast_now()`)
+	})
+	if err != nil {
+		return err
+	}
+	for _, sale := range sales {
+		for {
+			n, err := s.expireSome(ctx, sale)
+			if err != nil {
+				return err
+			}
+			if n < expireBatch {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
+	var permits, buyers []string
+	err := s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		permits, buyers = nil, nil
+		if err := lockSale(ctx, tx, sale); err != nil {
+			return err
+		}
+		err := each(ctx, tx, func(scan func(...any) error) error {
+			var permit, buyer string
+			err := scan(&permit, &buyer)
+			permits, buyers = append(permits, permit), append(buyers, buyer)
+			return err
+		}, `UPDATE holds SET state = 'expired', changed_at = holdfast_now()
+			WHERE id IN (SELECT id FROM holds
+				WHERE sale = $1 AND state = 'held' AND expires_at <= holdfast_now() ORDER BY expires_at LIMIT $2)
+			RETURNING permit, buyer`, sale, expireBatch)
+		if err != nil || len(buyers) == 0 {
+			return err
+		}
+		sort.Strings(buyers) // one order of locking for everybody
+		return freeUnits(ctx, tx, sale, "expired", buyers)
+	})
+	if err != nil || len(permits) == 0 {
+		return 0, err
+	}
+	s.stats.expired.Add(int64(len(permits)))
+	if err := s.at("expired"); err != nil {
+		return 0, err
+	}
+	s.giveBackEnded(ctx, sale, permits...)
+	return len(permits), nil
+}
+
+// each runs a query and calls fn with every row.
+func each(ctx context.Context, tx *sqldb.Tx, fn func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// reconciler makes permits follow the rows.
+//
+// A process that dies between SQL and the store leaves a permit that ends too early (SQL then
+// refuses what the store admits), or one that never ends, of an order that was not made or was
+// cancelled. Both are found by looking at the rows that have changed.
+type reconciler struct {
+	sales *Sales
+	since int64 // changes up to here were compared, µs
+}
+
+// wanted is what one row wants of its permit.
+type wanted struct {
+	sale, permit string
+	ended        bool
+	life         int64 // µs; -1 for no deadline
+}
+
+// columns of wanted.
+const wantedColumns = `sale, permit, state NOT IN ('held', 'confirmed'), CASE
+	WHEN state = 'held' AND expires_at > holdfast_now() THEN expires_at - holdfast_now()
+	WHEN state = 'held' THEN 0 ELSE -1 END`
+
+// all looks at every hold that anything can be wrong with; afterwards recent is enough.
+func (r *reconciler) all(ctx context.Context) error {
+	now, err := r.now(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.pages(ctx, `(state = 'held' OR changed_at > $3)`, now-2*r.sales.opts.KeyLife.Microseconds())
+	if err == nil {
+		r.since = now
+	}
+	return err
+}
+
+// recent looks at what has changed since the last time.
+func (r *reconciler) recent(ctx context.Context) error {
+	now, err := r.now(ctx)
+	if err != nil {
+		return err
+	}
+	now -= settleTime.Microseconds()
+	err = r.pages(ctx, `changed_at > $3 AND changed_at <= $4`, r.since-overlap.Microseconds(), now)
+	if err == nil {
+		r.since = now
+	}
+	return err
+}
+
+// live looks at every hold that is live.
+func (r *reconciler) live(ctx context.Context) error {
+	return r.pages(ctx, `state = 'held'`)
+}
+
+// hold looks at one.
+func (r *reconciler) hold(ctx context.Context, id string) error {
+	return r.pages(ctx, `id = $3`, id)
+}
+
+func (r *reconciler) now(ctx context.Context) (now int64, err error) {
+	err = r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		return tx.Row(ctx, `SELECT holdfast_now()`).Scan(&now)
+	})
+	return now, err
+}
+
+// pages compares all holds for which where is true.
+func (r *reconciler) pages(ctx context.Context, where string, args ...any) error {
+	query := `SELECT id, ` + wantedColumns + ` FROM holds WHERE id > $1 AND ` + where + ` ORDER BY id LIMIT $2`
+	for last := ""; ; {
+		var page []wanted
+		err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			page = nil
+			return each(ctx, tx, func(scan func(...any) error) error {
+				var w wanted
+				err := scan(&last, &w.sale, &w.permit, &w.ended, &w.life)
+				page = append(page, w)
+				return err
+			}, query, append([]any{last, batch}, args...)...)
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.mend(ctx, page); err != nil {
+			return err
+		}
+		if len(page) < batch {
+			return nil
+		}
+	}
+}
+
+// mend makes the permits of a page what their rows want.
+func (r *reconciler) mend(ctx context.Context, page []wanted) error {
+	extend, end := map[string][]string{}, map[string][]string{}
+	for _, w := range page {
+		switch {
+		case w.ended:
+			end[w.sale] = append(end[w.sale], w.permit)
+		case w.life < 0:
+			extend[w.sale] = append(extend[w.sale], w.permit, forever)
+		case w.life > 0:
+			extend[w.sale] = append(extend[w.sale], w.permit, fmt.Sprint(w.life))
+		}
+	}
+	var mended int64
+	for sale, items := range extend {
+		if err := r.sales.extendPermits(ctx, sale, items, &mended); err != nil {
+			return err
+		}
+	}
+	for sale, permits := range end {
+		n, err := r.sales.giveBack(ctx, sale, permits, 0, true)
+		mended += n
+		if err != nil {
+			return err
+		}
+	}
+	if mended > 0 {
+		r.sales.stats.mended.Add(mended)
+		r.sales.opts.Logger.Info("flashsale: permits mended", "permits", mended)
+	}
+	return nil
+}
