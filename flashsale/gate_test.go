@@ -91,7 +91,7 @@ func TestGateDifferencesAreNoticed(t *testing.T) {
 	storetest.DiffFinds(t, gatePlan(),
 		storetest.Mutation{Decision: "flashsale.admit", Old: "live >= tonumber(gate[2])", New: "live > tonumber(gate[2])"},
 		storetest.Mutation{Decision: "flashsale.admit", Old: "ARGV[4] ~= '1' and", New: ""},
-		storetest.Mutation{Decision: "flashsale.admit", Old: "now < tonumber(gate[3])", New: "now <= tonumber(gate[3]) - 9000"},
+		storetest.Mutation{Decision: "flashsale.admit", Old: "now < tonumber(gate[3])", New: "now <= tonumber(gate[3]) - 100000"},
 		storetest.Mutation{Decision: "flashsale.extend", Old: "tonumber(had) < deadline", New: "tonumber(had) ~= deadline"},
 		storetest.Mutation{Decision: "flashsale.extend", Old: "redis.call('ZREM', KEYS[2], id)", New: ""},
 		storetest.Mutation{Decision: "flashsale.giveback", Old: "'HINCRBY', KEYS[3], 'version', ended", New: "'HINCRBY', KEYS[3], 'version', 1"},
