@@ -227,7 +227,7 @@ func (s *Sales) Abandon(ctx context.Context, tx *sqldb.Tx, c payment.Claim) erro
 
 // After implements payment.Goods: the permit follows what SQL says now.
 func (s *Sales) After(ctx context.Context, c payment.Claim) {
-	r := reconciler{sales: s}
+	r := reconciler{sales: s, usual: true}
 	if err := r.hold(ctx, c.Hold); err != nil {
 		s.opts.Logger.Info("flashsale: permit follows later", "hold", c.Hold, "error", err)
 	}

@@ -105,6 +105,7 @@ func each(ctx context.Context, tx *sqldb.Tx, fn func(scan func(...any) error) er
 type reconciler struct {
 	sales *Sales
 	since int64 // changes up to here were compared, µs
+	usual bool  // what it does is no mending: somebody has just changed the row
 }
 
 // wanted is what one row wants of its permit.
@@ -215,7 +216,7 @@ func (r *reconciler) mend(ctx context.Context, page []wanted) error {
 			return err
 		}
 	}
-	if mended > 0 {
+	if mended > 0 && !r.usual {
 		r.sales.stats.mended.Add(mended)
 		r.sales.opts.Logger.Info("flashsale: permits mended", "permits", mended)
 	}

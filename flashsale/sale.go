@@ -178,6 +178,17 @@ func (s *Sales) Sale(ctx context.Context, id string) (sale Sale, err error) {
 	return sale, err
 }
 
+// Snapshot returns a sale and the version that its events count. Errors: as Sale.
+func (s *Sales) Snapshot(ctx context.Context, id string) (sale Sale, version int64, err error) {
+	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if sale, err = findSale(ctx, tx, id); err != nil {
+			return err
+		}
+		return tx.Row(ctx, `SELECT version FROM sales WHERE id = $1`, id).Scan(&version)
+	})
+	return sale, version, err
+}
+
 // List returns the newest sales, up to limit (1..100).
 func (s *Sales) List(ctx context.Context, limit int) (all []Sale, err error) {
 	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {

@@ -1,0 +1,82 @@
+// Command holdfast sells without overselling: a server, and what it needs to run and to be
+// tried.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/holdfast-dev/holdfast/internal/mutant"
+)
+
+type cli struct {
+	Log struct {
+		Format string `help:"Log as text or json." enum:"text,json" default:"text" env:"HOLDFAST_LOG_FORMAT"`
+		Level  string `help:"Log from this level on: debug, info, warn, error." enum:"debug,info,warn,error" default:"info" env:"HOLDFAST_LOG_LEVEL"`
+	} `embed:"" prefix:"log-"`
+
+	Up       upCmd       `cmd:"" help:"Run everything embedded on this machine, with a demo sale and a page to watch it."`
+	Serve    serveCmd    `cmd:"" help:"Run a server on your store and your database."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring a database to this version's schema. (serve does it too.)"`
+	Key      keyCmd      `cmd:"" help:"Make API keys."`
+	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+		os.Exit(1)
+	}
+}
+
+// env is what commands get beside their flags.
+type env struct {
+	ctx    context.Context
+	out    io.Writer
+	logger *slog.Logger
+}
+
+func run(args []string, out, errs io.Writer) error {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("holdfast"), kong.UsageOnError(), kong.Writers(out, errs),
+		kong.Description("Sales that cannot oversell, over HTTP. Start with `holdfast up`."))
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return fmt.Errorf("%w (see holdfast --help)", err)
+	}
+	logger, err := newLogger(errs, c.Log.Format, c.Log.Level)
+	if err != nil {
+		return err
+	}
+	if on := mutant.Active(); len(on) > 0 {
+		logger.Warn("this build has protections switched off, to show that the drill notices", "mutants", on)
+	}
+	// The first signal ends the work in order; the second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return parsed.Run(&env{ctx: ctx, out: out, logger: logger})
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, err
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}

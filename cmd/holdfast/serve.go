@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/server"
+)
+
+type serveCmd struct {
+	Listen          string        `help:"Address to listen on. Other than loopback needs API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
+	Store           string        `help:"Store: file:DIR, redis://…, rediss://…, unix:PATH (?prefix=, ?class=b), mem:." required:"" env:"HOLDFAST_STORE"`
+	DB              string        `name:"db" help:"Database: postgres://… or sqlite:FILE." required:"" env:"HOLDFAST_DB"`
+	DBConns         int           `name:"db-conns" help:"Most database connections; 0: 16 on PostgreSQL." default:"0" env:"HOLDFAST_DB_CONNS"`
+	Provider        string        `help:"Payment provider: http://host:port that speaks the protocol of 'holdfast provider'." required:"" env:"HOLDFAST_PROVIDER"`
+	ProviderTimeout time.Duration `help:"Longest wait for one answer of the provider." default:"3s" env:"HOLDFAST_PROVIDER_TIMEOUT"`
+	Config          string        `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
+	ReadyFile       string        `help:"Write the address to this file when the server is ready." type:"path"`
+}
+
+func (c *serveCmd) Run(e *env) (err error) {
+	cfg, err := readConfig(c.Config)
+	if err != nil {
+		return err
+	}
+	l, err := server.Listen(c.Listen, cfg.Keys) // before anything is opened: it fails soonest
+	if err != nil {
+		return err
+	}
+	n, err := open(e.ctx, nodeConfig{
+		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
+		server: server.Config{Keys: cfg.Keys}, logger: e.logger,
+	})
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := announce(c.ReadyFile, l); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	e.logger.Info("serving", "address", l.Addr().String(), "store_class", n.store.Class().String(), "version", version())
+	err = n.server.Serve(e.ctx, l, grace)
+	e.logger.Info("stopped taking requests; finishing what has begun")
+	return err
+}

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics has a registry of its own: two servers in one process do not meet.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	problems *prometheus.CounterVec
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_http_requests_total", Help: "Requests answered.",
+		}, []string{"route", "method", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "holdfast_http_request_seconds", Help: "Time to the answer.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"route", "method"}),
+		problems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_http_problems_total", Help: "Problems answered by handlers, by type.",
+		}, []string{"type"}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.problems,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
+	m.register("gauge", "holdfast_event_streams", "Event streams open now.", func() int64 { return int64(s.hub.watchers()) })
+	sales := s.Sales.Stats
+	for name, c := range map[string]struct {
+		help string
+		fn   func() int64
+	}{
+		"holds_total":            {"Holds given.", func() int64 { return sales().Held }},
+		"holds_replayed_total":   {"Holds answered again from the stored answer.", func() int64 { return sales().Replayed }},
+		"sold_out_total":         {"Requests refused because everything was sold or held.", func() int64 { return sales().SoldOut }},
+		"sold_out_mark_total":    {"Of those, answered from memory.", func() int64 { return sales().SoldOutFromMark }},
+		"limited_total":          {"Requests refused by a buyer's limit.", func() int64 { return sales().Limited }},
+		"holds_released_total":   {"Holds given back.", func() int64 { return sales().Released }},
+		"holds_expired_total":    {"Holds that expired.", func() int64 { return sales().Expired }},
+		"orders_confirmed_total": {"Orders made.", func() int64 { return sales().Confirmed }},
+		"orders_cancelled_total": {"Orders cancelled because the capture was refused.", func() int64 { return sales().Cancelled }},
+		"permits_mended_total":   {"Permits that did not agree with SQL and were mended.", func() int64 { return sales().Mended }},
+		"gates_rebuilt_total":    {"Gates built from SQL.", func() int64 { return sales().Rebuilt }},
+	} {
+		m.register("counter", "holdfast_sale_"+name, c.help, c.fn)
+	}
+	paid := s.Payments.Stats
+	for name, fn := range map[string]func() int64{
+		"accepted": func() int64 { return paid().Accepted }, "captured": func() int64 { return paid().Captured },
+		"voided": func() int64 { return paid().Voided }, "refunded": func() int64 { return paid().Refunded },
+		"failed": func() int64 { return paid().Failed }, "retried": func() int64 { return paid().Retried },
+	} {
+		m.register("counter", "holdfast_payments_"+name+"_total", "Payments "+name+" by this process.", fn)
+	}
+	return m
+}
+
+// register adds a number that is read when it is asked for.
+func (m *metrics) register(kind, name, help string, fn func() int64) {
+	read := func() float64 { return float64(fn()) }
+	if kind == "gauge" {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+		return
+	}
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}

@@ -1,0 +1,143 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type requestIDKey struct{}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+var sane = regexp.MustCompile(`^[A-Za-z0-9_.:/+=-]{1,128}$`)
+
+// answerWriter remembers the status for the log and the metrics.
+type answerWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *answerWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *answerWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// observed gives each request an id, counts it, logs what is slow or failed, and turns a panic
+// into a 500.
+func (s *Server) observed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		id := r.Header.Get("X-Request-Id")
+		if !sane.MatchString(id) {
+			id = uuid.NewString()
+		}
+		rw.Header().Set("X-Request-Id", id)
+		rw.Header().Set("X-Content-Type-Options", "nosniff")
+		w := &answerWriter{ResponseWriter: rw}
+		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler { //nolint:errorlint // the value is the contract
+					panic(p)
+				}
+				s.Logger.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "request", id)
+				if w.status == 0 {
+					writeProblem(w, problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+id))
+				}
+			}
+			s.account(r, w.status, time.Since(began), id)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) account(r *http.Request, status int, took time.Duration, id string) {
+	route := routeOf(r.URL.Path)
+	s.metrics.requests.With(prometheus.Labels{"route": route, "method": methodOf(r.Method), "status": strconv.Itoa(status)}).Inc()
+	if route != "/v1/sales/{sale}/events" {
+		s.metrics.seconds.With(prometheus.Labels{"route": route, "method": methodOf(r.Method)}).Observe(took.Seconds())
+	}
+	if status >= 500 || (took > time.Second && !strings.HasSuffix(route, "/events")) {
+		s.Logger.WarnContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took, "request", id)
+	}
+}
+
+// routeOf keeps the number of metrics bounded: what a path names is left out.
+func routeOf(path string) string {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	switch {
+	case len(parts) == 1 && (parts[0] == "" || parts[0] == "storm" || parts[0] == "livez" || parts[0] == "readyz" || parts[0] == "metrics" || strings.HasPrefix(parts[0], "openapi")):
+		return path
+	case parts[0] != "v1" || len(parts) < 2 || len(parts) > 5:
+		return "other"
+	}
+	switch strings.Join(parts[1:2], "") + strconv.Itoa(len(parts)) {
+	case "sales2":
+		return "/v1/sales"
+	case "sales3":
+		return "/v1/sales/{sale}"
+	case "sales4":
+		if parts[3] == "events" {
+			return "/v1/sales/{sale}/events"
+		}
+		return "/v1/sales/{sale}/holds"
+	case "sales5":
+		return "/v1/sales/{sale}/holds/{hold}"
+	case "payments2":
+		return "/v1/payments"
+	case "payments3":
+		return "/v1/payments/{id}"
+	case "orders3":
+		return "/v1/orders/{id}"
+	}
+	return "other"
+}
+
+func methodOf(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodHead:
+		return m
+	}
+	return "other"
+}
+
+// bounded limits how many requests are worked on at once, and for how long each.
+func (s *Server) bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			writeProblem(w, problem(http.StatusServiceUnavailable, "overloaded", "too many requests are worked on; come back"))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}

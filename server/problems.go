@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/payment"
+	"github.com/holdfast-dev/holdfast/sqldb"
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+// typePrefix begins the type of every problem. Types are stable; titles and details are for
+// people.
+const typePrefix = "urn:holdfast:problem:"
+
+func problem(status int, kind, detail string) *huma.ErrorModel {
+	return &huma.ErrorModel{Type: typePrefix + kind, Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+func fieldProblem(field, reason string) *huma.ErrorModel {
+	p := problem(http.StatusUnprocessableEntity, "invalid", field+" "+reason)
+	p.Errors = []*huma.ErrorDetail{{Message: reason, Location: "body." + field}}
+	return p
+}
+
+// nameProblem gives problems that come from reading a request their types. What was sent is not
+// sent back.
+func nameProblem(_ huma.Context, status string, v any) (any, error) {
+	p, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	if p.Type == "" {
+		kind := map[int]string{
+			http.StatusBadRequest: "malformed", http.StatusUnprocessableEntity: "invalid",
+			http.StatusRequestEntityTooLarge: "too-large", http.StatusUnsupportedMediaType: "media-type",
+			http.StatusRequestTimeout: "body-timeout", http.StatusNotAcceptable: "not-acceptable",
+		}[p.Status]
+		if kind == "" {
+			kind = "status-" + status
+		}
+		p.Type = typePrefix + kind
+	}
+	for _, e := range p.Errors {
+		e.Value = nil
+	}
+	return p, nil
+}
+
+// known are the errors that have a problem of their own, most specific first.
+var known = []struct {
+	err    error
+	status int
+	kind   string
+	detail string
+	retry  int // seconds
+}{
+	{flashsale.ErrSoldOut, 409, "sold-out", "every unit is sold or held; held ones may come back", 1},
+	{flashsale.ErrLimit, 409, "limit", "the buyer has as many units as one buyer may have", 0},
+	{flashsale.ErrNotOpen, 409, "not-open", "the sale has not opened yet", 1},
+	{flashsale.ErrExists, 409, "exists", "a sale with other terms has this id", 0},
+	{flashsale.ErrPaid, 409, "hold-paid", "the hold has a payment that was accepted", 0},
+	{flashsale.ErrNotFound, 404, "not-found", "there is no such sale, hold or order", 0},
+	{flashsale.ErrKeyReused, 422, "key-reused", "the Idempotency-Key was used for another request", 0},
+	{flashsale.ErrInFlight, 409, "in-flight", "a request with this Idempotency-Key is running", 1},
+	{payment.ErrNotFound, 404, "not-found", "there is no such payment", 0},
+	{payment.ErrHoldGone, 409, "hold-gone", "the hold has ended", 0},
+	{payment.ErrHoldPaid, 409, "hold-paid", "the hold has a payment that was accepted", 0},
+	{payment.ErrAmount, 422, "amount", "amount or currency differ from the price", 0},
+	{payment.ErrKeyReused, 422, "key-reused", "the Idempotency-Key was used for another request", 0},
+	{payment.ErrInFlight, 409, "in-flight", "a request with this Idempotency-Key is running", 1},
+	{flashsale.ErrClosed, 503, "closing", "the server is shutting down", 1},
+	{payment.ErrClosed, 503, "closing", "the server is shutting down", 1},
+	{store.ErrOutcomeUnknown, 503, "outcome-unknown", "it is not known what happened; repeat with the same key", 1},
+	{sqldb.ErrOutcomeUnknown, 503, "outcome-unknown", "it is not known what happened; repeat with the same key", 1},
+	{store.ErrFull, 503, "store-full", "the store has no room", 10},
+	{sqldb.ErrFull, 503, "database-full", "the database has no room", 10},
+	{store.ErrUnavailable, 503, "store-unavailable", "the store does not answer", 1},
+	{sqldb.ErrBusy, 503, "busy", "the database is busy", 1},
+	{sqldb.ErrUnavailable, 503, "database-unavailable", "the database does not answer", 1},
+	{context.DeadlineExceeded, 503, "timeout", "it took too long; repeat with the same key", 1},
+	{context.Canceled, 503, "canceled", "the request was given up; repeat with the same key", 1},
+}
+
+// fail turns an error into a problem.
+func (s *Server) fail(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	var of *flashsale.InvalidError
+	var op *payment.InvalidError
+	switch {
+	case errors.As(err, &of):
+		return fieldProblem(of.Field, of.Reason)
+	case errors.As(err, &op):
+		return fieldProblem(op.Field, op.Reason)
+	}
+	for _, k := range known {
+		if !errors.Is(err, k.err) {
+			continue
+		}
+		if k.status >= 500 {
+			s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err, "request", requestID(ctx))
+		}
+		s.metrics.problems.With(prometheus.Labels{"type": k.kind}).Inc()
+		return withRetry(problem(k.status, k.kind, k.detail), k.retry)
+	}
+	s.Logger.ErrorContext(ctx, "request failed", "error", err, "request", requestID(ctx))
+	s.metrics.problems.With(prometheus.Labels{"type": "internal"}).Inc()
+	return problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+requestID(ctx))
+}
+
+func withRetry(p *huma.ErrorModel, seconds int) error {
+	if seconds == 0 {
+		return p
+	}
+	return huma.ErrorWithHeaders(p, http.Header{"Retry-After": {strconv.Itoa(seconds)}})
+}
+
+// writeProblem answers where huma does not.
+func writeProblem(w http.ResponseWriter, p *huma.ErrorModel) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+}
