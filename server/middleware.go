@@ -88,14 +88,15 @@ func (s *Server) account(r *http.Request, status int, took time.Duration, id str
 
 // routeOf keeps the number of metrics bounded: what a path names is left out.
 func routeOf(path string) string {
-	parts := strings.Split(strings.Trim(path, "/"), "/")
-	switch {
-	case len(parts) == 1 && (parts[0] == "" || parts[0] == "storm" || parts[0] == "livez" || parts[0] == "readyz" || parts[0] == "metrics" || strings.HasPrefix(parts[0], "openapi")):
+	switch path {
+	case "/", "/storm", "/livez", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml":
 		return path
-	case parts[0] != "v1" || len(parts) < 2 || len(parts) > 5:
+	}
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	if parts[0] != "v1" || len(parts) < 2 || len(parts) > 5 {
 		return "other"
 	}
-	switch strings.Join(parts[1:2], "") + strconv.Itoa(len(parts)) {
+	switch parts[1] + strconv.Itoa(len(parts)) {
 	case "sales2":
 		return "/v1/sales"
 	case "sales3":

@@ -24,6 +24,8 @@ const (
 	stormStock    = 200
 	stormParallel = 64
 	stormLongest  = time.Minute
+	stormTries    = 12
+	stormPause    = 3 * time.Second
 )
 
 // storm sends simulated buyers to the server that it lives in, over HTTP like any other client.
@@ -64,20 +66,11 @@ func (s *storm) wait() { s.wg.Wait() }
 func (s *storm) run(sale flashsale.Sale) {
 	ctx, cancel := context.WithTimeout(s.ctx, stormLongest)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: stormParallel}}
+	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: stormParallel, MaxIdleConnsPerHost: stormParallel}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, stormParallel)
 	for i := range stormBuyers {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
-			break
-		}
 		wg.Go(func() {
-			defer func() { <-slots }()
 			if err := s.buyer(ctx, client, sale, fmt.Sprintf("buyer-%d", i)); err != nil && ctx.Err() == nil {
 				s.logger.Debug("storm", "error", err)
 			}
@@ -86,17 +79,33 @@ func (s *storm) run(sale flashsale.Sale) {
 	wg.Wait()
 }
 
-// buyer holds a unit and, three times out of four, pays for it.
+// buyer holds a unit and, three times out of four, pays for it. Who is told "sold out" comes
+// back a few times: holds that nobody pays for end.
 func (s *storm) buyer(ctx context.Context, client *http.Client, sale flashsale.Sale, name string) error {
 	var hold flashsale.Hold
-	err := s.post(ctx, client, "/v1/sales/"+sale.ID+"/holds", map[string]any{"buyer": name}, &hold)
-	if err != nil || rand.IntN(4) == 0 {
-		return err
+	for try := 0; ; try++ {
+		err := s.post(ctx, client, "/v1/sales/"+sale.ID+"/holds", map[string]any{"buyer": name}, &hold)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errRefused) || try == stormTries {
+			return err
+		}
+		select {
+		case <-time.After(stormPause/2 + rand.N(stormPause)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if rand.IntN(4) == 0 {
+		return nil
 	}
 	return s.post(ctx, client, "/v1/payments", map[string]any{
 		"hold": hold.ID, "buyer": name, "amount": hold.Price, "currency": hold.Currency, "source": "tok_demo",
 	}, nil)
 }
+
+var errRefused = errors.New("refused")
 
 // post sends a request with a key of its own, and repeats it a few times while the server asks
 // for that.
@@ -115,6 +124,8 @@ func (s *storm) post(ctx context.Context, client *http.Client, path string, body
 			return json.Unmarshal(answer, into)
 		case status/100 == 2:
 			return nil
+		case status == http.StatusConflict:
+			return fmt.Errorf("%s: %w", path, errRefused)
 		case status != http.StatusServiceUnavailable:
 			return fmt.Errorf("%s: status %d", path, status)
 		}
