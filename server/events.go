@@ -71,8 +71,8 @@ type stream struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	after   sqldb.Cursor // the last that the client has
-	version int64  // that was sent, -1 before
-	told    string // the last activity
+	version int64        // that was sent, -1 before
+	told    string       // the last activity
 }
 
 func (st *stream) run(r *http.Request) {
