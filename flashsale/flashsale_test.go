@@ -156,7 +156,7 @@ func TestRush(t *testing.T) {
 	everywhere(t, func(r *rig) {
 		servers := []*Sales{r.sales(true, Options{}), r.sales(true, Options{})}
 		const stock, buyers = 20, 60
-		sale := r.sale(servers[0], NewSale{Stock: stock})
+		sale := r.sale(servers[0], NewSale{Stock: stock, PerBuyer: 2})
 		var mu sync.Mutex
 		answers := map[string][]byte{}
 		var soldOut, given int
