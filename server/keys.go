@@ -40,7 +40,7 @@ func validKeys(keys []Key) error {
 		sum, err := hex.DecodeString(k.SHA256)
 		switch {
 		case !keyName.MatchString(k.Name):
-			return fmt.Errorf("server: key %d: name %q is not 1..64 letters, digits, - _ or .", i+1, k.Name)
+			return fmt.Errorf("server: key %d: name %q must be 1..64 letters, digits, dots, - or _", i+1, k.Name)
 		case names[k.Name]:
 			return fmt.Errorf("server: two keys have the name %q", k.Name)
 		case err != nil || len(sum) != sha256.Size:

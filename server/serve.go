@@ -54,6 +54,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 	if err != nil {
 		err = fmt.Errorf("server: requests were cut off after %s: %w", grace, errors.Join(err, web.Close()))
 	}
-	<-failed
+	return errors.Join(err, unlessClosed(<-failed))
+}
+
+// unlessClosed drops what http.Server says when it was closed on purpose.
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }

@@ -61,7 +61,13 @@ func (c *providerCmd) Run(e *env) (err error) {
 	}
 	ending, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	err = web.Shutdown(ending)
-	<-served
+	return errors.Join(web.Shutdown(ending), unlessClosed(<-served))
+}
+
+// unlessClosed drops what http.Server says when it was closed on purpose.
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }

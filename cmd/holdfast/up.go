@@ -109,7 +109,5 @@ func startProvider(log string, rates paysim.Rates) (*provider, error) {
 }
 
 func (p *provider) close() error {
-	err := p.web.Close()
-	<-p.served
-	return errors.Join(err, p.sim.Close())
+	return errors.Join(p.web.Close(), unlessClosed(<-p.served), p.sim.Close())
 }
