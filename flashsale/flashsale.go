@@ -79,8 +79,8 @@ func Migrations() sqldb.Migrations {
 
 // Options of New. The zero value works.
 type Options struct {
-	SQLTimeout time.Duration // longest from asking for a permit to the commit; default 3s
-	PermitLife time.Duration // life of a permit without a row; default SQLTimeout + 2s
+	SQLTimeout time.Duration // longest from asking for a permit to sending COMMIT; default 2s
+	PermitLife time.Duration // life of a permit without a row; default SQLTimeout + 4s
 	KeyLife    time.Duration // how long answers are kept for repeats; default 24h
 	MarkLife   time.Duration // how old a "sold out" may be; default 100ms, at most 100ms
 	Logger     *slog.Logger  // default: discard
@@ -90,6 +90,8 @@ const (
 	expireEvery    = 200 * time.Millisecond
 	reconcileEvery = time.Second
 	fullEvery      = 30 * time.Second
+	// commitTime is how long a COMMIT may take that was sent before its deadline; see sqldb.
+	commitTime = 2 * time.Second
 	// permitMargin is how much longer a permit lives than its hold.
 	permitMargin = 400 * time.Millisecond
 )
@@ -98,7 +100,7 @@ func (o Options) withDefaults() (Options, error) {
 	for _, d := range []struct {
 		is *time.Duration
 		by time.Duration
-	}{{&o.SQLTimeout, 3 * time.Second}, {&o.KeyLife, 24 * time.Hour}, {&o.MarkLife, 100 * time.Millisecond}} {
+	}{{&o.SQLTimeout, 2 * time.Second}, {&o.KeyLife, 24 * time.Hour}, {&o.MarkLife, 100 * time.Millisecond}} {
 		if *d.is == 0 {
 			*d.is = d.by
 		}
@@ -107,15 +109,15 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.PermitLife == 0 {
-		o.PermitLife = o.SQLTimeout + 2*time.Second
+		o.PermitLife = o.SQLTimeout + commitTime + 2*time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	switch {
-	case o.PermitLife < o.SQLTimeout+reconcileEvery+500*time.Millisecond:
+	case o.PermitLife < o.SQLTimeout+commitTime+reconcileEvery+settleTime:
 		// A process that dies between commit and prolonging leaves this much time to mend it.
-		return o, fmt.Errorf("flashsale: PermitLife %s is not 1.5s longer than SQLTimeout %s", o.PermitLife, o.SQLTimeout)
+		return o, fmt.Errorf("flashsale: PermitLife %s is not 3.5s longer than SQLTimeout %s", o.PermitLife, o.SQLTimeout)
 	case o.MarkLife > 100*time.Millisecond:
 		return o, fmt.Errorf("flashsale: MarkLife %s is longer than 100ms", o.MarkLife)
 	case o.KeyLife < time.Minute:

@@ -263,7 +263,7 @@ func TestBadInput(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{
 		{SQLTimeout: -1}, {MarkLife: time.Second}, {KeyLife: time.Second},
-		{SQLTimeout: 3 * time.Second, PermitLife: 4 * time.Second},
+		{SQLTimeout: 3 * time.Second, PermitLife: 6 * time.Second},
 	} {
 		if _, err := New(nil, nil, o); err == nil {
 			t.Errorf("%+v was accepted", o)
