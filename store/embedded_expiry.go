@@ -34,7 +34,7 @@ func (w *sweeper) expect(ms int64) {
 
 // sweep is one round.
 func (e *embedded) sweep() {
-	if e.usable() != nil {
+	if e.ping(e.ctx) != nil {
 		return
 	}
 	until := e.clock.now() / 1000
