@@ -1,0 +1,198 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// storm lets all buyers loose and kills servers meanwhile. It is over when every unit is sold
+// and every payment is done, when nobody wants anything any more, or when its time is over.
+func (r *run) storm(ctx context.Context) error {
+	all, cancel := context.WithCancel(ctx)
+	defer cancel()
+	storm, over := context.WithTimeout(all, r.plan.storm)
+	defer over()
+	began := time.Now()
+	var shoppers, killer sync.WaitGroup
+	shopping := make(chan struct{})
+	r.letLoose(storm, &shoppers)
+	go func() { shoppers.Wait(); close(shopping) }()
+	var killing atomic.Bool
+	killing.Store(true)
+	killer.Go(func() {
+		defer killing.Store(false)
+		if err := r.killServers(storm); err != nil {
+			r.unclean = append(r.unclean, err.Error())
+			over() // without a server there is nothing to see
+		}
+	})
+	r.watch(storm, shopping, &killing)
+	over()
+	killer.Wait()
+	<-shopping
+	r.stormed = time.Since(began)
+	return ctx.Err()
+}
+
+// letLoose starts the buyers: first those who ask beyond their limit while there are units.
+func (r *run) letLoose(ctx context.Context, wg *sync.WaitGroup) {
+	r.progress.say("storm: units are held for %s, at most %s", r.hold, r.plan.storm)
+	for i := range r.Buyers {
+		b := &buyer{run: r, name: fmt.Sprintf("buyer-%d", i), wants: r.wants.deal()}
+		r.buyers = append(r.buyers, b)
+	}
+	r.scouted.Add(r.scouts)
+	for _, b := range r.buyers[:r.scouts] {
+		b.wants = r.perBuyer
+		wg.Go(func() { b.scout(ctx) })
+	}
+	wg.Go(func() {
+		r.scouted.Wait()
+		r.record.rush(min(r.Stock, r.Buyers))
+		for _, b := range r.buyers[r.scouts:] {
+			wg.Go(func() { b.shop(ctx) })
+		}
+	})
+}
+
+func (r *run) mayVanish() bool { return r.vanished.Add(1) <= int64(r.plan.vanish) }
+
+// killLatest is how long the storm may stand still before a kill comes anyway.
+const killLatest = 3 * time.Second
+
+// killServers kills at the moments that were dealt, each server in turn.
+func (r *run) killServers(ctx context.Context) error {
+	for i, moment := range killMoments(r.Seed, r.kills, min(r.Stock, r.Buyers)) {
+		r.untilGiven(ctx, moment)
+		for r.client.inFlight.Load() == 0 && wait(ctx, time.Millisecond) {
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		server := i % r.Servers
+		r.progress.say("SIGKILL to server %d after %d answers, %d requests on their way", server, r.record.given(), r.client.inFlight.Load())
+		if err := r.fleet.kill(server, r.client.inFlight.Load); err != nil {
+			return fmt.Errorf("server %d did not come back: %w", server, err)
+		}
+		r.progress.say("server %d is back", server)
+	}
+	return nil
+}
+
+// untilGiven waits until so many holds and payments were answered, or nothing moves any more.
+func (r *run) untilGiven(ctx context.Context, moment int) {
+	last, since := r.record.given(), time.Now()
+	for last < moment && time.Since(since) < killLatest && wait(ctx, time.Millisecond) {
+		if now := r.record.given(); now != last {
+			last, since = now, time.Now()
+		}
+	}
+}
+
+// watch looks at the sale until the storm is over, and tells of it each second.
+func (r *run) watch(ctx context.Context, shopping <-chan struct{}, killing *atomic.Bool) {
+	next := time.Now().Add(time.Second)
+	for wait(ctx, 100*time.Millisecond) {
+		busy := r.busy.Load() // before the sale is read: who comes later took a unit then
+		s, ok := get[saleTold](ctx, r.client, "/v1/sales/"+r.saleID)
+		if ok && time.Now().After(next) {
+			next = next.Add(time.Second)
+			r.progress.say("sold %d, held %d of %d; %d answers, %d payments open", s.Sold, s.Held, s.Stock, r.record.given(), len(r.record.pending()))
+		}
+		switch {
+		case !ok || killing.Load():
+		case s.Sold == s.Stock && s.Held == 0 && busy == 0 && r.busy.Load() == 0:
+			return
+		case ended(shopping):
+			return
+		}
+	}
+}
+
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// drainWithin is how long, beyond a hold's time, units may still be held after the storm.
+const drainWithin = 10 * time.Second
+
+// drain waits until no unit is held and no payment open. What is still open when its time is
+// over, the judgement finds.
+func (r *run) drain(ctx context.Context) {
+	r.progress.say("storm over after %.1f s; waiting for what is still held", r.stormed.Seconds())
+	ctx, cancel := context.WithTimeout(ctx, 2*r.hold+drainWithin)
+	defer cancel()
+	for {
+		s, ok := get[saleTold](ctx, r.client, "/v1/sales/"+r.saleID)
+		open := r.record.pending()
+		for _, id := range open {
+			if p, ok := get[paymentTold](ctx, r.client, "/v1/payments/"+id); ok && final(p.State) {
+				r.record.ended(p)
+			}
+		}
+		if (ok && s.Held == 0 && len(open) == 0) || !wait(ctx, 100*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// repeat sends every request that succeeded once more: also the clients that vanished come back
+// and ask what became of theirs.
+func (r *run) repeat(ctx context.Context) {
+	keys := r.record.successes()
+	r.progress.say("repeating %d requests that had succeeded", len(keys))
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second+time.Duration(len(keys))*20*time.Millisecond)
+	defer cancel()
+	work := make(chan *keyed)
+	var wg sync.WaitGroup
+	for range min(32, r.parallel) {
+		wg.Go(func() {
+			for k := range work {
+				if a := r.client.decided(ctx, k); a.err == nil {
+					r.record.count(didRepeats)
+				}
+			}
+		})
+	}
+	for _, k := range keys {
+		work <- k
+	}
+	close(work)
+	wg.Wait()
+}
+
+func (r *run) figures(e *evidence) Figures {
+	f := Figures{
+		Seconds: rounded(time.Since(r.began).Seconds()), StormSeconds: rounded(r.stormed.Seconds()),
+		Buyers: r.Buyers, Stock: r.Stock, Servers: r.Servers, Sold: e.Sale.Sold, Holds: e.Counts["holds"],
+		HoldP50Ms: percentile(r.record.latencies[kindHold], 0.50), HoldP99Ms: percentile(r.record.latencies[kindHold], 0.99),
+		PaymentP50Ms: percentile(r.record.latencies[kindPayment], 0.50), PaymentP99Ms: percentile(r.record.latencies[kindPayment], 0.99),
+		Restarts: []float64{}, Answers: map[string]int{}, Storm: map[string]int{}, ProviderFaults: e.Dealt,
+	}
+	answered := 0
+	for name, n := range e.Counts {
+		if kind, ok := strings.CutPrefix(name, "answer "); ok {
+			f.Answers[kind] = n
+			answered += n
+		} else {
+			f.Storm[name] = n
+		}
+	}
+	if r.stormed > 0 {
+		f.RequestsPerSec = rounded(float64(answered) / r.stormed.Seconds())
+	}
+	f.HoldsPerSec = rounded(r.record.rushRate())
+	for _, o := range e.Outages {
+		f.Restarts = append(f.Restarts, rounded(float64(o.Up-o.Down)/1e6))
+	}
+	return f
+}
