@@ -7,7 +7,7 @@ import (
 )
 
 type keyCmd struct {
-	New keyNewCmd `cmd:"" help:"Make a key: printed once, with the lines for the configuration."`
+	New keyNewCmd `cmd:"" help:"Make a key: shown once, on stderr; the lines for --config go to stdout."`
 }
 
 type keyNewCmd struct {
@@ -19,7 +19,7 @@ func (c *keyNewCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.out, "# for the client, shown only now:  Authorization: Bearer %s\n# for the server's --config file:\nkeys:\n  - name: %s\n    sha256: %s\n",
-		secret, key.Name, key.SHA256)
+	fmt.Fprintf(e.errs, "shown only now, for the client:  Authorization: Bearer %s\n", secret)
+	fmt.Fprintf(e.out, "keys:\n  - name: %s\n    sha256: %s\n", key.Name, key.SHA256)
 	return nil
 }

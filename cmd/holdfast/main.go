@@ -1,5 +1,5 @@
-// Command holdfast sells without overselling: a server, and what it needs to run and to be
-// tried.
+// Command holdfast sells without overselling: a server, what it needs to run and to be tried,
+// and the drill that judges it from outside.
 package main
 
 import (
@@ -27,6 +27,7 @@ type cli struct {
 	Migrate  migrateCmd  `cmd:"" help:"Bring a database to this version's schema. (serve does it too.)"`
 	Key      keyCmd      `cmd:"" help:"Make API keys."`
 	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
+	Drill    drillCmd    `cmd:"" help:"Storm a sale, kill servers, and check from outside what is left."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
@@ -41,6 +42,7 @@ func main() {
 type env struct {
 	ctx    context.Context
 	out    io.Writer
+	errs   io.Writer
 	logger *slog.Logger
 }
 
@@ -66,7 +68,7 @@ func run(args []string, out, errs io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	return parsed.Run(&env{ctx: ctx, out: out, logger: logger})
+	return parsed.Run(&env{ctx: ctx, out: out, errs: errs, logger: logger})
 }
 
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {

@@ -143,12 +143,15 @@ func TestUp(t *testing.T) {
 func TestServeAndProvider(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	var out bytes.Buffer
-	if err := run([]string{"key", "new", "shop"}, &out, &out); err != nil {
+	var out, errs bytes.Buffer
+	if err := run([]string{"key", "new", "shop"}, &out, &errs); err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(out.String(), "Bearer ")
+	_, after, _ := strings.Cut(errs.String(), "Bearer ")
 	secret, _, _ := strings.Cut(after, "\n")
+	if secret == "" || strings.Contains(out.String(), secret) {
+		t.Errorf("the key belongs to stderr alone: %q, %q", out.String(), errs.String())
+	}
 	if err := os.WriteFile(file("config.yaml"), out.Bytes(), 0o600); err != nil { // what is printed is what is read
 		t.Fatal(err)
 	}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/holdfast-dev/holdfast/drill"
+)
+
+type drillCmd struct {
+	Sale drillSaleCmd `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
+}
+
+type drillSaleCmd struct {
+	Store   string   `help:"Store to use, under a prefix of its own. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
+	DB      string   `name:"db" help:"Database to use, in a schema of its own. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
+	Buyers  int      `help:"How many buyers." default:"400"`
+	Stock   int      `help:"How many units." default:"100"`
+	Servers int      `help:"How many servers; more than one needs --store and --db." default:"1"`
+	Fault   []string `help:"Faults, with commas: kill-server, or none." default:"kill-server"`
+	Seed    uint64   `help:"Deals the same cards as the run that printed it; 0: a new one."`
+	JSON    bool     `name:"json" help:"The last line is the report as JSON."`
+	Binary  string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
+}
+
+func (c *drillSaleCmd) Run(e *env) error {
+	var progress io.Writer
+	if info, err := os.Stderr.Stat(); !c.JSON || (err == nil && info.Mode()&os.ModeCharDevice != 0) {
+		progress = os.Stderr
+	}
+	report, err := drill.Sale(e.ctx, drill.SaleOptions{
+		Store: c.Store, DB: c.DB, Buyers: c.Buyers, Stock: c.Stock, Servers: c.Servers,
+		Faults: c.Fault, Seed: c.Seed, Binary: c.Binary, Progress: progress,
+	})
+	if err != nil {
+		return err
+	}
+	if err := printReport(e.out, report, c.JSON); err != nil {
+		return err
+	}
+	if !report.Passed() {
+		return errors.New("the drill failed")
+	}
+	return nil
+}
+
+func printReport(out io.Writer, r drill.Report, asJSON bool) error {
+	if asJSON {
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, string(line))
+		return nil
+	}
+	for _, check := range r.Checks {
+		fmt.Fprintf(out, "%-4s  %-24s  %s\n", map[bool]string{true: "ok", false: "FAIL"}[check.OK], check.Name, check.Detail)
+	}
+	figures, err := json.Marshal(r.Figures)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s  store class %s, seed %d\n%s\n", r.Verdict, r.Class, r.Seed, figures)
+	if r.Kept != "" {
+		fmt.Fprintf(out, "the evidence is in %s\n", r.Kept)
+	}
+	return nil
+}
