@@ -135,7 +135,11 @@ func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error)
 	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: c.keys, floors: s.floors}
 	defer tx.end()
 	c.run(tx)
-	if err := tx.finish(c); err != nil {
+	err = tx.finish(c)
+	if ended := e.ended.get(); ended != nil {
+		return nil, false, ended // what was read meanwhile can be wrong: Pebble lives on a frozen disk
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	if !tx.wrote() && len(tx.notes) == 0 {

@@ -23,8 +23,7 @@ import (
 type disk struct {
 	vfs.FS
 	ended *failure
-	armed atomic.Bool // until then errors are Pebble's: its Open handles them
-	void  *vfs.MemFS  // takes the files that are created after the freeze
+	void  *vfs.MemFS // takes the files that are created after the freeze
 }
 
 func newDisk(files vfs.FS, ended *failure) *disk {
@@ -32,33 +31,26 @@ func newDisk(files vfs.FS, ended *failure) *disk {
 }
 
 // change runs an operation that changes the file system, unless that is frozen.
-func (d *disk) change(what, name string, op func() error) error {
-	if d.ended.get() != nil {
-		return nil
+func (d *disk) change(what, name string, op func() error) {
+	if d.ended.cause() == nil {
+		d.judge(what, name, op())
 	}
-	return d.judge(what, name, op())
 }
 
-// judge freezes the file system on an error and hides it.
-func (d *disk) judge(what, name string, err error) error {
-	if err == nil || !d.armed.Load() {
-		return err
+// judge freezes the file system on an error.
+func (d *disk) judge(what, name string, err error) {
+	if err != nil {
+		d.ended.set(fmt.Errorf("%s %s: %w", what, name, err))
 	}
-	d.ended.set(fmt.Errorf("%s %s: %w", what, name, err))
-	return nil
 }
 
 // create makes a file by op, or one that leads nowhere.
-func (d *disk) create(what, name string, op func() (vfs.File, error)) (vfs.File, error) {
-	var f vfs.File
-	err := d.change(what, name, func() (err error) {
+func (d *disk) create(what, name string, op func() (vfs.File, error)) (f vfs.File, err error) {
+	d.change(what, name, func() error {
 		f, err = op()
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	if f == nil {
+	if f == nil || err != nil {
 		if f, err = d.void.Create(d.PathBase(name), "store-void"); err != nil {
 			return nil, err
 		}
@@ -83,27 +75,30 @@ func (d *disk) OpenDir(name string) (vfs.File, error) {
 }
 
 func (d *disk) Link(old, name string) error {
-	return d.change("link", name, func() error { return d.FS.Link(old, name) })
+	d.change("link", name, func() error { return d.FS.Link(old, name) })
+	return nil
 }
 
 func (d *disk) Rename(old, name string) error {
-	return d.change("rename", name, func() error { return d.FS.Rename(old, name) })
+	d.change("rename", name, func() error { return d.FS.Rename(old, name) })
+	return nil
 }
 
 func (d *disk) MkdirAll(dir string, perm os.FileMode) error {
-	return d.change("mkdir", dir, func() error { return d.FS.MkdirAll(dir, perm) })
+	d.change("mkdir", dir, func() error { return d.FS.MkdirAll(dir, perm) })
+	return nil
 }
 
 // Remove reports its errors: Pebble removes only what it no longer needs, and goes on.
 func (d *disk) Remove(name string) error {
-	if d.ended.get() != nil {
+	if d.ended.cause() != nil {
 		return nil
 	}
 	return d.FS.Remove(name)
 }
 
 func (d *disk) RemoveAll(name string) error {
-	if d.ended.get() != nil {
+	if d.ended.cause() != nil {
 		return nil
 	}
 	return d.FS.RemoveAll(name)
@@ -119,58 +114,50 @@ type diskFile struct {
 }
 
 func (f *diskFile) Write(p []byte) (int, error) {
-	return f.write(p, func() (int, error) { return f.File.Write(p) })
+	f.disk.change("write", f.name, func() error {
+		_, err := f.File.Write(p)
+		return err
+	})
+	return len(p), nil
 }
 
 func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
-	return f.write(p, func() (int, error) { return f.File.WriteAt(p, at) })
-}
-
-func (f *diskFile) write(p []byte, op func() (int, error)) (int, error) {
-	n := len(p) // also when nothing is written any more
-	err := f.disk.change("write", f.name, func() error {
-		written, err := op()
-		if err != nil && !f.disk.armed.Load() {
-			n = written
-		}
+	f.disk.change("write", f.name, func() error {
+		_, err := f.File.WriteAt(p, at)
 		return err
 	})
-	return n, err
+	return len(p), nil
 }
 
 func (f *diskFile) Sync() error {
-	return f.disk.change("sync", f.name, f.File.Sync)
+	f.disk.change("sync", f.name, f.File.Sync)
+	return nil
 }
 
 func (f *diskFile) SyncData() error {
-	return f.disk.change("sync", f.name, f.File.SyncData)
+	f.disk.change("sync", f.name, f.File.SyncData)
+	return nil
 }
 
 func (f *diskFile) SyncTo(length int64) (full bool, err error) {
-	err = f.disk.change("sync", f.name, func() error {
-		var err error
+	f.disk.change("sync", f.name, func() error {
 		full, err = f.File.SyncTo(length)
 		return err
 	})
-	return full, err
+	return full, nil
 }
 
 // Close closes the file in any case: the process must not run out of descriptors.
 func (f *diskFile) Close() error {
-	err := f.File.Close()
-	if f.disk.ended.get() != nil {
-		return nil
-	}
-	return f.disk.judge("close", f.name, err)
+	f.disk.judge("close", f.name, f.File.Close())
+	return nil
 }
 
 // Stat must not fail on a log that Pebble reuses: that too is a panic.
 func (f *diskFile) Stat() (vfs.FileInfo, error) {
 	info, err := f.File.Stat()
-	if f.disk.judge("stat", f.name, err) != nil {
-		return nil, err
-	}
 	if err != nil {
+		f.disk.judge("stat", f.name, err)
 		return unknownFile{}, nil
 	}
 	return info, nil
@@ -198,10 +185,18 @@ func (f *failure) set(err error) {
 	})
 }
 
+// cause is the fault itself.
+func (f *failure) cause() error {
+	if p := f.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
 // get is nil, or what every caller hears from then on.
 func (f *failure) get() error {
-	if p := f.err.Load(); p != nil {
-		return fmt.Errorf("%w: the engine has ended and must be opened again: %w", ErrUnavailable, *p)
+	if err := f.cause(); err != nil {
+		return fmt.Errorf("%w: the engine has ended and must be opened again: %w", ErrUnavailable, err)
 	}
 	return nil
 }

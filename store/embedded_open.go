@@ -83,12 +83,11 @@ func openEmbedded(dir string, files vfs.FS, durable bool, opts Options) (*embedd
 		guard: make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	disk := newDisk(files, e.ended)
 	var err error
-	if e.db, err = pebble.Open(dir, e.pebbleOptions(disk)); err != nil {
-		return nil, openError(dir, err)
+	if e.db, err = pebble.Open(dir, e.pebbleOptions(newDisk(files, e.ended))); err != nil {
+		e.cancel()
+		return nil, openError(dir, errors.Join(err, e.ended.cause()))
 	}
-	disk.armed.Store(true)
 	if err := e.prepare(dir, files); err != nil {
 		return nil, errors.Join(err, e.abandon())
 	}
@@ -123,6 +122,9 @@ func (e *embedded) pebbleOptions(disk *disk) *pebble.Options {
 
 // prepare checks the format and makes what decisions need.
 func (e *embedded) prepare(dir string, files vfs.FS) error {
+	if err := e.ended.cause(); err != nil { // of which Pebble knows nothing; see disk
+		return openError(dir, err)
+	}
 	if err := e.checkFormat(dir); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -116,6 +117,9 @@ func openURL(t testing.TB, url string, opts Options) *Store {
 	})
 	return s
 }
+
+// quiet is a log for tests whose faults are on purpose.
+var quiet = slog.New(slog.DiscardHandler)
 
 // newRand prints its seed; STORE_SEED repeats it.
 func newRand(t testing.TB) *rand.Rand {
