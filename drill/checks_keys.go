@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -132,7 +133,8 @@ func oneEffectPerKey(e *evidence) (wrong findings, looked string) {
 // servers' mark may have, and a little for clocks that are read at different moments.
 const markAge = 150 * time.Millisecond
 
-// sameBytes: whoever repeats a request that had succeeded gets the same answer.
+// sameBytes: whoever repeats a request that had succeeded gets the same answer, and everything
+// that succeeded was repeated.
 func sameBytes(e *evidence) (wrong findings, looked string) {
 	repeats, young := 0, 0
 	for _, k := range e.Keys {
@@ -146,13 +148,22 @@ func sameBytes(e *evidence) (wrong findings, looked string) {
 				repeats++
 			case a.success():
 				wrong.add("a repeat of buyer %s's %s got other bytes", k.Buyer, k.Kind)
-			case a.Problem == "in-flight" || (a.Problem == "sold-out" && a.After < markAge):
+			case a.retry():
 				young++
 			default:
 				wrong.add("a repeat of buyer %s's %s got %d %s, %s after the success", k.Buyer, k.Kind, a.Status, a.Problem, a.After)
 			}
 		}
 		repeats-- // the first one
+		if last := k.Answers[len(k.Answers)-1]; !last.success() || last.After < 0 {
+			wrong.add("buyer %s's %s was not answered again in the end", k.Buyer, k.Kind)
+		}
 	}
-	return wrong, fmt.Sprintf("%d repeats got the same bytes; %d were too young to be answered", repeats, young)
+	return wrong, fmt.Sprintf("%d repeats got the same bytes; %d were told to try again", repeats, young)
+}
+
+// retry says whether a repeat may get this answer instead of the first one: the server asked to
+// come again, or its mark was older than the success.
+func (a keyAnswer) retry() bool {
+	return a.Status == http.StatusServiceUnavailable || a.Problem == "in-flight" || (a.Problem == "sold-out" && a.After < markAge)
 }

@@ -103,6 +103,11 @@ var violations = []struct {
 	{"one-effect-per-key", "no answer was stored", func(_ *testing.T, e *evidence) { e.Answers = e.Answers[1:] }},
 	{"same-bytes", "a repeat with other bytes", func(t *testing.T, e *evidence) { keyOf(t, e, kindHold).Answers[2].Body += " " }},
 	{"same-bytes", "sold out, long after the success", func(t *testing.T, e *evidence) { keyOf(t, e, kindHold).Answers[1].After = time.Second }},
+	{"same-bytes", "never answered again", func(t *testing.T, e *evidence) { k := keyOf(t, e, kindPayment); k.Answers = k.Answers[:1] }},
+	{"same-bytes", "told to come again for ever", func(t *testing.T, e *evidence) {
+		k := keyOf(t, e, kindPayment)
+		k.Answers = append(k.Answers, keyAnswer{Status: 409, Problem: "in-flight", After: time.Minute})
+	}},
 	{"same-bytes", "another body was accepted", func(t *testing.T, e *evidence) {
 		k := keyOf(t, e, kindHold)
 		k.firstAt = time.Now()

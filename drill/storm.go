@@ -100,12 +100,12 @@ func (r *run) watch(ctx context.Context, shopping <-chan struct{}, killing *atom
 		busy := r.busy.Load() // before the sale is read: who comes later took a unit then
 		s, ok := get[saleTold](ctx, r.client, "/v1/sales/"+r.saleID)
 		if ok && time.Now().After(next) {
-			next = next.Add(time.Second)
+			next = time.Now().Add(time.Second)
 			r.progress.say("sold %d, held %d of %d; %d answers, %d payments open", s.Sold, s.Held, s.Stock, r.record.given(), len(r.record.pending()))
 		}
 		switch {
 		case !ok || killing.Load():
-		case s.Sold == s.Stock && s.Held == 0 && busy == 0 && r.busy.Load() == 0:
+		case s.Sold >= s.Stock && s.Held == 0 && busy == 0 && r.busy.Load() == 0:
 			return
 		case ended(shopping):
 			return

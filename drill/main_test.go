@@ -1,0 +1,102 @@
+package drill
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/sqldb/sqldbtest"
+)
+
+const childMode = "DRILL_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childMode) != "" {
+		parent() // this binary again, to be killed
+		return
+	}
+	code := sqldbtest.Run(m.Run)
+	if binaries != "" {
+		if err := os.RemoveAll(binaries); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
+
+// parent starts a child as the drill does, names it and waits to be killed.
+func parent() {
+	n := newNursery()
+	c, err := n.start("sleep", os.DevNull, "60")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("child", c.cmd.Process.Pid)
+	time.Sleep(time.Minute)
+}
+
+var (
+	binaries string // where they are built
+	building sync.Mutex
+	built    = map[string]string{}
+)
+
+// program builds the program, once for each set of tags.
+func program(t *testing.T, tags string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds and runs servers")
+	}
+	building.Lock()
+	defer building.Unlock()
+	if built[tags] != "" {
+		return built[tags]
+	}
+	var err error
+	if binaries == "" {
+		if binaries, err = os.MkdirTemp("", "holdfast-drill-test-"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to := filepath.Join(binaries, fmt.Sprintf("holdfast-%d", len(built)))
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", to, "../cmd/holdfast").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	built[tags] = to
+	return to
+}
+
+// temporary gives what a run leaves a place that goes with the test.
+func temporary(t *testing.T) {
+	t.Helper()
+	t.Setenv("TMPDIR", t.TempDir())
+}
+
+// nothingLeft fails when a run has left something behind.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	left, err := os.ReadDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range left {
+		t.Errorf("%s was left behind", entry.Name())
+	}
+}
+
+// until polls for a state.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10s: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,244 @@
+package drill
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/sqldb/sqldbtest"
+	"github.com/holdfast-dev/holdfast/store/storetest"
+)
+
+// run a drill and log what it said if it fails.
+func drillSale(t *testing.T, opts SaleOptions) Report {
+	t.Helper()
+	var said bytes.Buffer
+	opts.Progress = &said
+	report, err := Sale(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(said.String())
+			for _, c := range report.Checks {
+				t.Logf("%-26s %t  %s", c.Name, c.OK, c.Detail)
+			}
+		}
+	})
+	return report
+}
+
+func mustPass(t *testing.T, r Report) {
+	t.Helper()
+	if !r.Passed() {
+		t.Errorf("seed %d: %s", r.Seed, r.Verdict)
+	}
+}
+
+func TestSaleOnTheEmbeddedEngines(t *testing.T) {
+	bin := program(t, "")
+	temporary(t)
+	r := drillSale(t, SaleOptions{Binary: bin})
+	mustPass(t, r)
+	nothingLeft(t)
+	if r.Class != "A" || r.Figures.Sold != 100 || len(r.Figures.Restarts) != 1 {
+		t.Errorf("%+v", r)
+	}
+	if r.Figures.Seconds > 40 {
+		t.Errorf("it took %.1f s", r.Figures.Seconds)
+	}
+}
+
+// Two servers on shared engines keep one sale's guarantees while both are killed.
+func TestSaleOnTwoServers(t *testing.T) {
+	bin := program(t, "")
+	redis := storetest.Redis(t)
+	db := sqldbtest.Shared(t).NewDatabase(t)
+	temporary(t)
+	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 600, Stock: 150})
+	mustPass(t, r)
+	nothingLeft(t)
+	if r.Class != "C" || len(r.Figures.Restarts) != 2 {
+		t.Errorf("%+v", r)
+	}
+	if keys := redis.Admin(t, "DBSIZE"); !strings.Contains(keys, "0") || strings.ContainsAny(keys, "123456789") {
+		t.Errorf("keys left in redis: %s", keys)
+	}
+	var schemas int
+	admin, err := openDB(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	err = admin.QueryRow(`SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'drill%'`).Scan(&schemas)
+	if err != nil || schemas != 0 {
+		t.Errorf("%d schemas left, %v", schemas, err)
+	}
+}
+
+// Engines that the caller names get a place beside what is there, and lose it again.
+func TestSaleInNamedPlaces(t *testing.T) {
+	bin := program(t, "")
+	dir := t.TempDir()
+	temporary(t)
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "file:" + filepath.Join(dir, "store"), DB: "sqlite:" + filepath.Join(dir, "my.db"),
+		Buyers: 30, Stock: 8, Faults: []string{"none"},
+	})
+	mustPass(t, r)
+	nothingLeft(t)
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) > 1 { // the directory of stores may stay, empty
+		t.Errorf("left: %q, %v", left, err)
+	}
+}
+
+func TestSaleEndsWithItsContext(t *testing.T) {
+	bin := program(t, "")
+	temporary(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	said := &afterLine{text: "SIGKILL", then: cancel}
+	_, err := Sale(ctx, SaleOptions{Binary: bin, Progress: said})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	nothingLeft(t)
+}
+
+// afterLine calls then when a line with text is written.
+type afterLine struct {
+	text string
+	then func()
+}
+
+func (a *afterLine) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(a.text)) {
+		a.then()
+	}
+	return len(p), nil
+}
+
+func TestNoVerdictWithoutServers(t *testing.T) {
+	temporary(t)
+	_, err := Sale(t.Context(), SaleOptions{Binary: "/bin/false"})
+	if err == nil || !strings.Contains(err.Error(), "before it was ready") {
+		t.Errorf("%v", err)
+	}
+	nothingLeft(t)
+}
+
+func TestPlan(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		opts SaleOptions
+		err  string // part of it; "" for none
+	}{
+		{"nothing said", SaleOptions{}, ""},
+		{"shared engines", SaleOptions{Servers: 2, Store: "redis://h", DB: "postgres://h/d"}, ""},
+		{"two servers on one file", SaleOptions{Servers: 2}, "several servers"},
+		{"two servers on one SQLite", SaleOptions{Servers: 2, Store: "redis://h"}, "several servers"},
+		{"mem: and kills", SaleOptions{Store: "mem:"}, "mem:"},
+		{"mem: alone", SaleOptions{Store: "mem:", Faults: []string{"none"}}, ""},
+		{"a fault nobody knows", SaleOptions{Faults: []string{"flood"}}, `unknown fault "flood"`},
+		{"negative buyers", SaleOptions{Buyers: -1}, "buyers"},
+		{"a huge stock", SaleOptions{Stock: 1 << 30}, "stock"},
+		{"too many servers", SaleOptions{Servers: 99, Store: "redis://h", DB: "postgres://h/d"}, "servers"},
+		{"a store nobody knows", SaleOptions{Store: "http://h"}, "a store is"},
+		{"a database nobody knows", SaleOptions{DB: "mysql://h"}, "a database is"},
+	} {
+		p, err := newPlan(c.opts)
+		switch {
+		case c.err == "" && err != nil, c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
+			t.Errorf("%s: %v, want %q", c.name, err, c.err)
+		case err == nil && (p.hold < 4*time.Second || p.hold > 15*time.Second || p.hold%time.Second != 0 || p.Seed == 0 || p.Seed >= maxSeed):
+			t.Errorf("%s: %+v", c.name, p)
+		}
+	}
+}
+
+func TestPlanCountsKills(t *testing.T) {
+	shared := SaleOptions{Store: "redis://h", DB: "postgres://h/d", Servers: 2}
+	for want, faults := range map[int][]string{2: nil, 4: {FaultKillServer, FaultKillServer}, 0: {"none"}} {
+		shared.Faults = faults
+		if p, err := newPlan(shared); err != nil || p.kills != want {
+			t.Errorf("%q: %d kills, want %d, %v", faults, p.kills, want, err)
+		}
+	}
+}
+
+func TestStoreClass(t *testing.T) {
+	for raw, want := range map[string]string{
+		"": "A", "file:/x": "A", "mem:": "C", "redis://h:1/2": "C", "unix:/s?class=b": "B", "rediss://h?class=B&prefix=x": "B",
+	} {
+		if got, err := storeClass(raw); err != nil || got != want {
+			t.Errorf("%q: %s, %v", raw, got, err)
+		}
+	}
+}
+
+func TestReportIsOneLine(t *testing.T) {
+	r := Report{Drill: "sale", Class: "A", Seed: maxSeed - 1}
+	r.Checks, r.Verdict = judge(goodEvidence())
+	line, err := json.Marshal(r)
+	if err != nil || bytes.ContainsRune(line, '\n') {
+		t.Fatalf("%s %v", line, err)
+	}
+	var back map[string]any
+	if err := json.Unmarshal(line, &back); err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"drill", "class", "verdict", "checks", "figures", "seed"} {
+		if back[field] == nil {
+			t.Errorf("no %s in %s", field, line)
+		}
+	}
+	if back["verdict"] != Pass || back["seed"] != float64(maxSeed-1) {
+		t.Errorf("%s", line)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	temporary(t)
+	dir := t.TempDir()
+	p, err := newPlan(SaleOptions{Store: "redis://u:p@h:6379/2?prefix=shop:&class=b", DB: "sqlite:" + dir + "/x.db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pl, err := newPlace(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(pl.dir)
+	u, err := url.Parse(pl.store)
+	if err != nil || u.Query().Get("prefix") != "shop:"+pl.id+":" || u.Query().Get("class") != "b" || u.Path != "/2" {
+		t.Errorf("%s %v", pl.store, err)
+	}
+	if want := "sqlite:" + dir + "/x.db." + pl.id; pl.db != want {
+		t.Errorf("%s, want %s", pl.db, want)
+	}
+	file := strings.TrimPrefix(pl.db, "sqlite:")
+	for _, more := range []string{"", "-wal", ".lock"} {
+		if err := os.WriteFile(file+more, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := removeSQLite(file); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(file + "*"); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	for raw, want := range map[string]string{"file:/a/b": "/a/b", "file:///a/b": "/a/b", "file:a/b": "a/b"} {
+		if got := localPath(raw, "file:"); got != want {
+			t.Errorf("%s: %s", raw, got)
+		}
+	}
+}
