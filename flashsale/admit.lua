@@ -6,8 +6,10 @@
 --   0 no gate: it has to be built from SQL     1 admitted
 --   2 spent: SQL may have an answer to repeat  3 sold out   4 not open yet
 -- Clock: the engine's. Retry: safe, the same id gets the same permit.
-local never = 9007199254740991
-local gate = redis.call('HMGET', KEYS[3], 'state', 'cap', 'opens')
+local gate = {
+  redis.call('HGET', KEYS[3], 'state'),
+  redis.call('HGET', KEYS[3], 'cap'),
+  redis.call('HGET', KEYS[3], 'opens')}
 if gate[1] ~= 'open' then return {0, 0} end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

@@ -11,7 +11,10 @@
 local never, patience = 9007199254740991, 5000000
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local gate = redis.call('HMGET', KEYS[3], 'state', 'gen', 'until')
+local gate = {
+  redis.call('HGET', KEYS[3], 'state'),
+  redis.call('HGET', KEYS[3], 'gen'),
+  redis.call('HGET', KEYS[3], 'until')}
 if ARGV[2] == 'begin' then
   if gate[1] == 'open' then return {0} end
   if gate[1] and gate[2] ~= ARGV[3] and tonumber(gate[3]) > now then return {0} end

@@ -2,6 +2,9 @@ package flashsale
 
 import (
 	"math/rand/v2"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-dev/holdfast/store/storetest"
@@ -100,4 +103,19 @@ func TestGateDifferencesAreNoticed(t *testing.T) {
 		storetest.Mutation{Decision: "flashsale.mark", Old: "'+inf') > tonumber(ARGV[3])", New: "'+inf') >= tonumber(ARGV[3])"},
 		storetest.Mutation{Decision: "flashsale.build", Old: "gate[2] ~= ARGV[3] and tonumber(gate[3]) > now", New: "tonumber(gate[3]) > now"},
 	)
+}
+
+// The rights that package store documents are enough for the scripts.
+func TestScriptsNeedNoMoreRights(t *testing.T) {
+	text, err := os.ReadFile("../store/remote.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, script := range []string{admitLua, extendLua, giveBackLua, markLua, buildLua} {
+		for _, call := range regexp.MustCompile(`redis\.call\('([A-Z]+)'`).FindAllStringSubmatch(script, -1) {
+			if !strings.Contains(string(text), "+"+strings.ToLower(call[1])+" ") && !strings.Contains(string(text), "+"+strings.ToLower(call[1])+"\n") {
+				t.Errorf("%s is not among the rights", call[1])
+			}
+		}
+	}
 }

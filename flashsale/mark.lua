@@ -6,7 +6,10 @@
 --   0 no gate, or not open   1 units are free   2 sold out, the ids differ   3 sold out, same ids
 --   4 sold out, with more ids than wanted
 -- Clock: the engine's. It writes nothing.
-local gate = redis.call('HMGET', KEYS[3], 'state', 'cap', 'version')
+local gate = {
+  redis.call('HGET', KEYS[3], 'state'),
+  redis.call('HGET', KEYS[3], 'cap'),
+  redis.call('HGET', KEYS[3], 'version')}
 if gate[1] ~= 'open' then return {0, 0, 0, {}, {}} end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

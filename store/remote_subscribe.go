@@ -155,16 +155,18 @@ func (b *subscriber) hear(m valkey.PubSubMessage) {
 func (b *subscriber) keep(c *subConn) {
 	for {
 		select {
-		case <-c.cut:
-			b.restore(c)
+		case err := <-c.cut:
+			if err != nil || b.ctx.Err() == nil {
+				b.restore(c)
+			}
 			return
 		case <-b.tidy:
-			b.withTurn(func(ctx context.Context) error {
+			_ = b.withTurn(func(ctx context.Context) error {
 				if b.conn != c || b.settle(ctx) != nil {
 					c.Close() // which is a cut
 				}
 				return nil
-			})
+			}) // an error means that b is being closed
 		case <-b.ctx.Done():
 			return
 		}

@@ -134,7 +134,7 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 	case "redis", "rediss", "unix":
 		e, err = openRemote(ctx, rawURL, opts)
 	default:
-		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, redis://, rediss:// or unix:", ErrConfig)
+		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis:// or rediss://", ErrConfig)
 	}
 	if err != nil {
 		return nil, err

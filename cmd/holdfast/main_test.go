@@ -192,7 +192,7 @@ func TestRefusals(t *testing.T) {
 		{nil, "expected one of"},
 		{[]string{"nonsense"}, "nonsense"},
 		{base, "--db"},
-		{append(append([]string{}, base...), "--store", "ftp://x", "--db", "sqlite:"+filepath.Join(dir, "db")), "begins with mem:"},
+		{append(append([]string{}, base...), "--store", "ftp://x", "--db", "sqlite:"+filepath.Join(dir, "db")), "a store's URL begins"},
 		{append(append([]string{}, base...), "--store", "mem:", "--db", "mysql://x"), "begins with sqlite:"},
 		{append(append(append([]string{}, base...), engines...), "--config", bad), "kees"},
 		{append(append(append([]string{}, base...), engines...), "--listen", "0.0.0.0:0"), "holdfast key new"},
