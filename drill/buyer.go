@@ -213,7 +213,7 @@ func (b *buyer) sendPayment(ctx context.Context, k *keyed, h holdTold, card beha
 // follow watches a payment to its end.
 func (b *buyer) follow(ctx context.Context, id string) (p paymentTold, ok bool) {
 	b.run.record.accepted(id)
-	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
+	for pause := 100 * time.Millisecond; ; pause = min(pause*3/2, max(time.Second, b.run.pause)) {
 		if !wait(ctx, pause/2+rand.N(pause)) {
 			return p, false
 		}

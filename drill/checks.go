@@ -47,6 +47,7 @@ var saleChecks = []check{
 	{"everything-sold", everythingSold},
 	{"units-came-back", unitsCameBack},
 	{"permits-agree", permitsAgree},
+	{"events-streamed", eventsStreamed},
 	{"servers-answered-well", serversAnsweredWell},
 	{"storm-happened", stormHappened},
 }

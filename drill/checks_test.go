@@ -151,6 +151,15 @@ var violations = []struct {
 	{"permits-agree", "a permit nobody has, for ever", func(_ *testing.T, e *evidence) { e.Permits["leak"] = never }},
 	{"permits-agree", "a cancelled order's permit stays", func(t *testing.T, e *evidence) { e.Permits[holdIn(t, e, "cancelled").Permit] = never }},
 	{"permits-agree", "a permit that lives too long", func(_ *testing.T, e *evidence) { e.Permits["leak"] = e.StoreNow + 60_000_000 }},
+	{"events-streamed", "a state that never was", func(_ *testing.T, e *evidence) { e.Streams[1].Events[4].Held++ }},
+	{"events-streamed", "a state that is not the last", func(_ *testing.T, e *evidence) {
+		e.Streams[0].Events = e.Streams[0].Events[:len(e.Streams[0].Events)-1]
+	}},
+	{"events-streamed", "back in time", func(_ *testing.T, e *evidence) {
+		s := e.Streams[0].Events
+		s[1], s[2] = s[2], s[1]
+	}},
+	{"events-streamed", "nobody watched", func(_ *testing.T, e *evidence) { e.Streams = nil }},
 	{"servers-answered-well", "an internal error", func(_ *testing.T, e *evidence) { e.Counts["answer 500 internal"] = 1 }},
 	{"servers-answered-well", "a refusal of what is right", func(_ *testing.T, e *evidence) { e.Counts["answer 422 amount"] = 1 }},
 	{"servers-answered-well", "a server fell over", func(_ *testing.T, e *evidence) { e.Exits = []string{"server 0 did not end cleanly: exit status 2"} }},

@@ -134,7 +134,7 @@ func newPlan(o SaleOptions) (plan, error) {
 // scale fits times and shares to the size of the storm.
 func (p *plan) scale() {
 	// A server with thousands of payments before it needs longer for each.
-	p.hold = min(max(3*time.Second+time.Duration(p.Stock)*5*time.Millisecond, 4*time.Second), 15*time.Second).Round(time.Second)
+	p.hold = min(max(2*time.Second+time.Duration(p.Stock)*10*time.Millisecond, 4*time.Second), 15*time.Second).Round(time.Second)
 	p.storm = 4*p.hold + 20*time.Second + time.Duration(p.Stock)*20*time.Millisecond
 	p.parallel = min(p.Buyers, 256)
 	p.pause = max(400*time.Millisecond, time.Duration(p.Buyers)*500*time.Microsecond)

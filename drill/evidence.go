@@ -46,6 +46,7 @@ type evidence struct {
 	Counts    map[string]int  // what happened, by name
 	Demand    int             // units that buyers still wanted at the end
 	LastAsked int64           // when a client last asked for a new hold
+	Streams   []stream        // what watchers of the sale saw
 
 	// the servers
 	Outages   []outage

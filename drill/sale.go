@@ -107,7 +107,9 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 		return nil, err
 	}
 	e := r.evidence()
+	watched := r.startWatching(ctx)
 	if err := r.storm(ctx); err != nil {
+		watched()
 		return nil, err
 	}
 	for _, b := range r.buyers {
@@ -115,6 +117,7 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 	}
 	r.drain(ctx)
 	r.repeat(ctx)
+	e.Streams = watched()
 	if err := r.faults(ctx, e); err != nil {
 		return nil, err
 	}

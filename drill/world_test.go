@@ -152,6 +152,16 @@ func goodEvidence() *evidence {
 	e.Demand = 7
 	e.StoreNow, e.LastAsked = w.now+1_000_000, w.now
 	e.Permits["lapsing"] = w.now + 2_000_000 // of a request that was refused a moment ago
+	for range 2 {
+		var s stream
+		for i, ev := range e.Events {
+			if i%3 == 0 || i == len(e.Events)-1 { // changes that come together are one state
+				s.Connections = 1 + i/60
+				s.Events = append(s.Events, streamed{s.Connections, ev})
+			}
+		}
+		e.Streams = append(e.Streams, s)
+	}
 	e.KillsWant = 1
 	e.Outages = []outage{{Server: 0, Down: worldStart + 10_000, Up: worldStart + 300_000, InFlight: 3, WasRunning: true}}
 	for name, n := range e.minima() {
