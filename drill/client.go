@@ -114,7 +114,7 @@ func (c *client) ask(ctx context.Context, k *keyed, cut bool) reply {
 		before, _ := k.told()
 		k.note(r)
 		if before == "" && r.success() {
-			c.record.gave()
+			c.record.gave(k.Kind, r.got.Sub(r.sent))
 		}
 	}
 	return r

@@ -33,17 +33,20 @@ func TestStopIsClean(t *testing.T) {
 }
 
 func TestStopSaysWhatIsNotClean(t *testing.T) {
-	for _, c := range []struct{ name, script, err string }{
-		{"fails at the end", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done", "exit status 3"},
-		{"does not listen", "trap '' TERM; echo up; while :; do sleep 0.01; done", "did not end"},
-		{"is gone already", "echo up; exit 4", "had ended before"},
+	for _, c := range []struct {
+		name, script, err string
+		grace             time.Duration
+	}{
+		{"fails at the end", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done", "exit status 3", 10 * time.Second},
+		{"does not listen", "trap '' TERM; echo up; while :; do sleep 0.01; done", "did not end", 100 * time.Millisecond},
+		{"is gone already", "echo up; exit 4", "had ended before", 10 * time.Second},
 	} {
 		p := startShell(t, c.script)
 		until(t, "it runs", func() bool { return tail(p.log) != "" })
 		if c.err == "had ended before" {
 			<-p.exited
 		}
-		if err := p.stop(200 * time.Millisecond); err == nil || !strings.Contains(err.Error(), c.err) {
+		if err := p.stop(c.grace); err == nil || !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}

@@ -2,8 +2,6 @@ package drill
 
 import (
 	"fmt"
-	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -20,6 +18,7 @@ type record struct {
 	open      map[string]bool // payments accepted and not seen to their end
 	asked     time.Time       // when a new hold was last asked for
 	answered  int             // holds and payments that were given
+	answers   int             // of all kinds
 
 	rushBegan, rushEnded time.Time // until as many holds were given as there were units
 	rushHolds, rushLeft  int
@@ -83,14 +82,9 @@ func (r *record) answer(k *keyed, a reply) {
 		return
 	}
 	r.counts[fmt.Sprintf("answer %d %s", a.status, orPlain(a.problem))]++
-	if k == nil {
-		return
-	}
-	if k.Kind == kindHold {
+	r.answers++
+	if k != nil && k.Kind == kindHold {
 		r.asked = a.got
-	}
-	if a.status == 201 || a.status == 202 {
-		r.latencies[k.Kind] = append(r.latencies[k.Kind], a.got.Sub(a.sent))
 	}
 }
 
@@ -101,17 +95,25 @@ func orPlain(problem string) string {
 	return problem
 }
 
-// gave notes the first success of a key.
-func (r *record) gave() {
+// gave notes the first success of a key, and how long that request took.
+func (r *record) gave(kind string, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answered++
+	r.latencies[kind] = append(r.latencies[kind], took)
 }
 
 func (r *record) given() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.answered
+}
+
+// total is how many answers there were, of all kinds.
+func (r *record) total() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.answers
 }
 
 func (r *record) accepted(payment string) {
@@ -170,36 +172,3 @@ func (r *record) into(e *evidence) {
 		e.Orderings = append(e.Orderings, r.orders[id])
 	}
 }
-
-// Figures are measured by the clients; they judge nothing.
-type Figures struct {
-	Seconds        float64        `json:"seconds"`       // all of it
-	StormSeconds   float64        `json:"storm_seconds"` // from the first buyer to the last unit sold
-	Buyers         int            `json:"buyers"`
-	Stock          int            `json:"stock"`
-	Servers        int            `json:"servers"`
-	Sold           int64          `json:"sold"`
-	Holds          int            `json:"holds"`            // given, repeats not counted
-	RequestsPerSec float64        `json:"requests_per_s"`   // all that were answered during the storm
-	HoldsPerSec    float64        `json:"rush_holds_per_s"` // given, until as many were given as there were units
-	HoldP50Ms      float64        `json:"hold_p50_ms"`
-	HoldP99Ms      float64        `json:"hold_p99_ms"`
-	PaymentP50Ms   float64        `json:"payment_p50_ms"` // until it was accepted
-	PaymentP99Ms   float64        `json:"payment_p99_ms"`
-	Restarts       []float64      `json:"restart_seconds"` // from each kill until that server was ready
-	Answers        map[string]int `json:"answers"`
-	Storm          map[string]int `json:"storm"`
-	ProviderFaults map[string]int `json:"provider_faults"`
-}
-
-// percentile of durations, in ms.
-func percentile(all []time.Duration, p float64) float64 {
-	if len(all) == 0 {
-		return 0
-	}
-	all = slices.Sorted(slices.Values(all))
-	d := all[min(len(all)-1, int(float64(len(all))*p))]
-	return rounded(float64(d.Microseconds()) / 1000)
-}
-
-func rounded(f float64) float64 { return math.Round(f*100) / 100 }

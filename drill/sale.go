@@ -52,7 +52,8 @@ type run struct {
 	busy      atomic.Int64 // buyers with a hold in their hands
 	buyers    []*buyer
 	stormed   time.Duration
-	unclean   []string
+	total     int // answers until the storm was over
+	unclean      []string
 }
 
 func (r *run) sale(ctx context.Context) (report Report, err error) {

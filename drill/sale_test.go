@@ -63,7 +63,7 @@ func TestSaleOnTwoServers(t *testing.T) {
 	redis := storetest.Redis(t)
 	db := sqldbtest.Shared(t).NewDatabase(t)
 	temporary(t)
-	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 600, Stock: 150})
+	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 300, Stock: 80})
 	mustPass(t, r)
 	nothingLeft(t)
 	if r.Class != "C" || len(r.Figures.Restarts) != 2 {

@@ -3,7 +3,6 @@ package drill
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +33,7 @@ func (r *run) storm(ctx context.Context) error {
 	over()
 	killer.Wait()
 	<-shopping
-	r.stormed = time.Since(began)
+	r.stormed, r.total = time.Since(began), r.record.total()
 	return ctx.Err()
 }
 
@@ -168,31 +167,4 @@ func (r *run) repeat(ctx context.Context) {
 	}
 	close(work)
 	wg.Wait()
-}
-
-func (r *run) figures(e *evidence) Figures {
-	f := Figures{
-		Seconds: rounded(time.Since(r.began).Seconds()), StormSeconds: rounded(r.stormed.Seconds()),
-		Buyers: r.Buyers, Stock: r.Stock, Servers: r.Servers, Sold: e.Sale.Sold, Holds: e.Counts["holds"],
-		HoldP50Ms: percentile(r.record.latencies[kindHold], 0.50), HoldP99Ms: percentile(r.record.latencies[kindHold], 0.99),
-		PaymentP50Ms: percentile(r.record.latencies[kindPayment], 0.50), PaymentP99Ms: percentile(r.record.latencies[kindPayment], 0.99),
-		Restarts: []float64{}, Answers: map[string]int{}, Storm: map[string]int{}, ProviderFaults: e.Dealt,
-	}
-	answered := 0
-	for name, n := range e.Counts {
-		if kind, ok := strings.CutPrefix(name, "answer "); ok {
-			f.Answers[kind] = n
-			answered += n
-		} else {
-			f.Storm[name] = n
-		}
-	}
-	if r.stormed > 0 {
-		f.RequestsPerSec = rounded(float64(answered) / r.stormed.Seconds())
-	}
-	f.HoldsPerSec = rounded(r.record.rushRate())
-	for _, o := range e.Outages {
-		f.Restarts = append(f.Restarts, rounded(float64(o.Up-o.Down)/1e6))
-	}
-	return f
 }
