@@ -133,12 +133,12 @@ func faultRun(t *testing.T, b *breaker) bool {
 
 // TestDiskFaultsUnderLoad breaks the disk at a random moment while many callers wait for it.
 func TestDiskFaultsUnderLoad(t *testing.T) {
-	rounds := 30
+	rounds := 10
 	if testing.Short() {
 		rounds = 5
 	}
 	r := newRand(t)
-	opts := Options{Timeout: 5 * time.Second, MaxBytes: 4 << 20, MinFree: -1 << 60, Clock: time.Now, Logger: quiet}
+	opts := Options{Timeout: 5 * time.Second, MaxBytes: 64 << 20, MinFree: -1 << 60, Clock: time.Now, Logger: quiet}
 	opening := operations(t, opts)
 	for round := range rounds {
 		files := vfs.NewCrashableMem()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -131,14 +132,10 @@ func (s *Server) start(t testing.TB) {
 	cmd.Stdout, cmd.Stderr = out, out // a file: no goroutine that copies
 	cmd.Env = append(os.Environ(), s.env...)
 	dieWithParent(cmd)
-	if err := cmd.Start(); err != nil {
+	gone := make(chan struct{})
+	if err := launch(cmd, gone); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		_ = cmd.Wait() // reaps it; that it was killed is nothing to report
-	}()
 	s.mu.Lock()
 	s.cmd, s.gone = cmd, gone
 	s.mu.Unlock()
@@ -146,6 +143,23 @@ func (s *Server) start(t testing.TB) {
 		log, _ := os.ReadFile(out.Name())
 		t.Fatalf("%s did not start: %v\n%s", s.binary, err, lastLines(string(log), 20))
 	}
+}
+
+// launch starts a server and closes gone when it has ended. The thread that starts it is kept
+// until then: to the kernel that is the parent, and threads can end before their process.
+func launch(cmd *exec.Cmd, gone chan struct{}) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(gone)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // reaps it; that it was killed is nothing to report
+		}
+	}()
+	return <-started
 }
 
 // awaitReady waits until the server answers a PING, or demands a password for it.
