@@ -53,7 +53,7 @@ type run struct {
 	buyers    []*buyer
 	stormed   time.Duration
 	total     int // answers until the storm was over
-	unclean      []string
+	unclean   []string
 }
 
 func (r *run) sale(ctx context.Context) (report Report, err error) {
