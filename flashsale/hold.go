@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -336,11 +338,31 @@ func freeUnits(ctx context.Context, tx *sqldb.Tx, sale, what string, buyers []st
 	if err != nil {
 		return err
 	}
-	for _, buyer := range buyers {
-		_, err := tx.Exec(ctx, `UPDATE sale_buyers SET taken = taken - 1 WHERE sale = $1 AND buyer = $2`, sale, buyer)
+	for units, list := range byUnits(buyers) {
+		args, marks := []any{sale, units}, make([]string, len(list))
+		for i, buyer := range list {
+			args = append(args, buyer)
+			marks[i] = "$" + strconv.Itoa(i+3)
+		}
+		_, err := tx.Exec(ctx, `UPDATE sale_buyers SET taken = taken - $2
+			WHERE sale = $1 AND buyer IN (`+strings.Join(marks, ", ")+`)`, args...)
 		if err != nil {
 			return err
 		}
 	}
 	return publishStock(ctx, tx, sale, what, int64(len(buyers)))
+}
+
+// byUnits groups buyers by how often each is listed, so that few statements are made while the
+// sale is locked and everybody waits.
+func byUnits(buyers []string) map[int64][]string {
+	times := map[string]int64{}
+	for _, buyer := range buyers {
+		times[buyer]++
+	}
+	groups := map[int64][]string{}
+	for buyer, n := range times {
+		groups[n] = append(groups[n], buyer)
+	}
+	return groups
 }

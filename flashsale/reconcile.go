@@ -3,7 +3,6 @@ package flashsale
 import (
 	"context"
 	"fmt"
-	"sort"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/sqldb"
@@ -68,7 +67,6 @@ func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
 		if err != nil || len(buyers) == 0 {
 			return err
 		}
-		sort.Strings(buyers) // one order of locking for everybody
 		return freeUnits(ctx, tx, sale, "expired", buyers)
 	})
 	if err != nil || len(permits) == 0 {

@@ -190,7 +190,7 @@ func publish(ctx context.Context, tx *sqldb.Tx, p Payment) error {
 	return tx.Publish(ctx, Topic, "payment."+string(p.State), payload)
 }
 
-const columns = `id, hold, buyer, amount, currency, source, state, order_id, reason, attempts, created_at, updated_at`
+const columns = `id, hold, buyer, amount, currency, source, state, order_id, reason, giving_up, attempts, created_at, updated_at`
 
 type scanner interface{ Scan(...any) error }
 
@@ -198,7 +198,7 @@ func scan(row scanner) (Payment, error) {
 	var p Payment
 	var created, updated int64
 	err := row.Scan(&p.ID, &p.Hold, &p.Buyer, &p.Amount, &p.Currency, &p.source, &p.State,
-		&p.Order, &p.Reason, &p.attempts, &created, &updated)
+		&p.Order, &p.Reason, &p.givingUp, &p.attempts, &created, &updated)
 	p.CreatedAt, p.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
 	return p, err
 }

@@ -96,6 +96,7 @@ type Payment struct {
 	UpdatedAt time.Time `json:"updated_at"`
 
 	source   string
+	givingUp bool // it is being taken back: nobody confirms it any more
 	attempts int
 }
 
@@ -121,8 +122,8 @@ func Migrations() sqldb.Migrations {
 // Options of New. The zero value works.
 type Options struct {
 	Workers         int           // payments settled at once by this process; 1..1000, default 16
-	ProviderTimeout time.Duration // longest one call of the provider; default 10s
-	Lease           time.Duration // how long a worker has a payment for itself; default 6 × ProviderTimeout
+	ProviderTimeout time.Duration // longest one call of the provider; default 3s
+	Lease           time.Duration // how long a worker has a payment for itself, and how long one waits whose process has died; default 4 × ProviderTimeout
 	PollEvery       time.Duration // how often to look for payments that another process left; default 500ms
 	MinBackoff      time.Duration // first pause after the provider failed; default 100ms
 	MaxBackoff      time.Duration // longest pause; default 30s
@@ -135,7 +136,7 @@ func (o Options) withDefaults() (Options, error) {
 		is *time.Duration
 		by time.Duration
 	}{
-		{&o.ProviderTimeout, 10 * time.Second},
+		{&o.ProviderTimeout, 3 * time.Second},
 		{&o.PollEvery, 500 * time.Millisecond},
 		{&o.MinBackoff, 100 * time.Millisecond},
 		{&o.MaxBackoff, 30 * time.Second},
@@ -149,7 +150,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	if o.Lease == 0 {
-		o.Lease = 6 * o.ProviderTimeout
+		o.Lease = 4 * o.ProviderTimeout
 	}
 	if o.Workers == 0 {
 		o.Workers = 16

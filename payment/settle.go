@@ -42,6 +42,9 @@ func (p *Payments) count(s State) {
 var errCrash = errors.New("payment: crashed by a test")
 
 func (p *Payments) step(ctx context.Context, pay *Payment) error {
+	if pay.givingUp {
+		return p.takeBack(ctx, pay)
+	}
 	switch pay.State {
 	case Pending:
 		return p.authorise(ctx, pay)
@@ -181,8 +184,11 @@ func (p *Payments) refused(ctx context.Context, pay *Payment, why Result) error 
 }
 
 // takeBack ends a payment whose hold is gone: voided at the provider, or refunded in full if it
-// was captured.
+// was captured. That is decided in SQL first, because another worker may be about to confirm.
 func (p *Payments) takeBack(ctx context.Context, pay *Payment) error {
+	if err := p.giveUp(ctx, pay); err != nil {
+		return err
+	}
 	res, err := p.ask(ctx, pay, "void", func(ctx context.Context) (Result, error) { return p.provider.Void(ctx, pay.ID) })
 	if err != nil {
 		return err

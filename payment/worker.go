@@ -154,6 +154,10 @@ func (p *Payments) round() (taken int) {
 
 const due = `state IN ('pending', 'authorised', 'capturing') AND next_at <= holdfast_now()`
 
+// first are those that can end, and then the youngest: when there are more than can be settled
+// in time, the holds of the oldest are gone, and to settle those first would lose all the others.
+const first = `CASE state WHEN 'capturing' THEN 0 WHEN 'authorised' THEN 1 ELSE 2 END, next_at DESC`
+
 // take gives this process up to limit payments for the time of a lease. A worker that outlives
 // its lease does no harm: every step is idempotent and moves a state only from where it was.
 func (p *Payments) take(ctx context.Context, limit int) ([]Payment, error) {
@@ -169,7 +173,7 @@ func (p *Payments) take(ctx context.Context, limit int) ([]Payment, error) {
 		all = nil
 		rows, err := tx.Query(ctx, `
 			UPDATE payments SET next_at = holdfast_now() + $1, attempts = attempts + 1
-			WHERE id IN (SELECT id FROM payments WHERE `+due+` ORDER BY next_at LIMIT $2`+tx.SkipLocked()+`)
+			WHERE id IN (SELECT id FROM payments WHERE `+due+` ORDER BY `+first+` LIMIT $2`+tx.SkipLocked()+`)
 			RETURNING `+columns, p.opts.Lease.Microseconds(), limit)
 		if err != nil {
 			return err
@@ -225,6 +229,11 @@ func (p *Payments) move(ctx context.Context, pay *Payment, to State, fn func(ctx
 	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		next = *pay
 		next.State = to
+		// First of all: a worker that outlived its lease must not mistake what another has
+		// done since for a hold that is gone.
+		if err := p.lock(ctx, tx, pay); err != nil {
+			return err
+		}
 		if err := fn(ctx, tx, &next); err != nil {
 			return err
 		}
@@ -245,6 +254,36 @@ func (p *Payments) move(ctx context.Context, pay *Payment, to State, fn func(ctx
 	})
 	if err == nil {
 		*pay = next
+	}
+	return err
+}
+
+// lock keeps a payment's row until the transaction ends, if it is still what this worker has
+// seen.
+func (p *Payments) lock(ctx context.Context, tx *sqldb.Tx, pay *Payment) error {
+	var same bool
+	err := tx.Row(ctx, `SELECT state = $2 AND giving_up = $3 FROM payments WHERE id = $1`+tx.ForUpdate(),
+		pay.ID, string(pay.State), pay.givingUp).Scan(&same)
+	if err == nil && !same {
+		return errMoved
+	}
+	return err
+}
+
+// giveUp decides, before the provider is told, that nobody confirms this payment any more.
+func (p *Payments) giveUp(ctx context.Context, pay *Payment) error {
+	if pay.givingUp {
+		return nil
+	}
+	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := p.lock(ctx, tx, pay); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE payments SET giving_up = TRUE WHERE id = $1`, pay.ID)
+		return err
+	})
+	if err == nil {
+		pay.givingUp = true
 	}
 	return err
 }

@@ -9,13 +9,16 @@ CREATE TABLE payments (
     state      text   NOT NULL,
     order_id   text   NOT NULL DEFAULT '',
     reason     text   NOT NULL DEFAULT '',
+    giving_up  boolean NOT NULL DEFAULT false,
     attempts   bigint NOT NULL DEFAULT 0,
     next_at    bigint NOT NULL,
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     CONSTRAINT payments_state CHECK (state IN
         ('pending', 'authorised', 'capturing', 'captured', 'voided', 'refunded', 'failed')),
-    CONSTRAINT payments_ordered CHECK (state NOT IN ('capturing', 'captured') OR order_id <> '')
+    CONSTRAINT payments_ordered CHECK (state NOT IN ('capturing', 'captured') OR order_id <> ''),
+    -- What is voided at the provider is not confirmed by anybody.
+    CONSTRAINT payments_given_up CHECK (NOT giving_up OR state NOT IN ('capturing', 'captured'))
 );
 CREATE UNIQUE INDEX payments_one_live ON payments (hold) WHERE state NOT IN ('failed', 'voided', 'refunded');
 CREATE INDEX payments_due ON payments (next_at) WHERE state IN ('pending', 'authorised', 'capturing');

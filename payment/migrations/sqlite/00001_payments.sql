@@ -9,13 +9,16 @@ CREATE TABLE payments (
     state      TEXT    NOT NULL,
     order_id   TEXT    NOT NULL DEFAULT '',
     reason     TEXT    NOT NULL DEFAULT '',
+    giving_up  INTEGER NOT NULL DEFAULT 0,
     attempts   INTEGER NOT NULL DEFAULT 0,
     next_at    INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     CONSTRAINT payments_state CHECK (state IN
         ('pending', 'authorised', 'capturing', 'captured', 'voided', 'refunded', 'failed')),
-    CONSTRAINT payments_ordered CHECK (state NOT IN ('capturing', 'captured') OR order_id <> '')
+    CONSTRAINT payments_ordered CHECK (state NOT IN ('capturing', 'captured') OR order_id <> ''),
+    -- What is voided at the provider is not confirmed by anybody.
+    CONSTRAINT payments_given_up CHECK (NOT giving_up OR state NOT IN ('capturing', 'captured'))
 );
 CREATE UNIQUE INDEX payments_one_live ON payments (hold) WHERE state NOT IN ('failed', 'voided', 'refunded');
 CREATE INDEX payments_due ON payments (next_at) WHERE state IN ('pending', 'authorised', 'capturing');
