@@ -20,7 +20,7 @@ type drillSaleCmd struct {
 	Buyers  int      `help:"How many buyers." default:"400"`
 	Stock   int      `help:"How many units." default:"100"`
 	Servers int      `help:"How many servers; more than one needs --store and --db." default:"1"`
-	Fault   []string `help:"Faults, with commas: kill-server, or none." default:"kill-server"`
+	Fault   []string `help:"Faults, with commas: kill-server (kills every server once), or none." default:"kill-server"`
 	Seed    uint64   `help:"Deals the same cards as the run that printed it; 0: a new one."`
 	JSON    bool     `name:"json" help:"The last line is the report as JSON."`
 	Binary  string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
