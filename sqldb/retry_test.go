@@ -2,11 +2,14 @@ package sqldb_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/sqldb/sqldbtest"
@@ -228,21 +231,21 @@ func TestSQLiteFull(t *testing.T) {
 func TestNoConnectionsLeft(t *testing.T) {
 	server := sqldbtest.Postgres(t, "max_connections = 6", "superuser_reserved_connections = 0", "max_wal_senders = 0")
 	url := server.URL("postgres")
-	greedy := sqldbtest.Open(t, url, sqldb.Options{MaxConns: 10})
-	hold := make(chan struct{})
-	var busy sync.WaitGroup
-	defer busy.Wait()
-	defer close(hold)
-	for range 10 {
-		busy.Go(func() {
-			_ = greedy.Read(context.Background(), func(context.Context, *sqldb.Tx) error { <-hold; return nil })
-		})
+	greedy, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = greedy.Close() })
 	waitFor(t, "the server to be full", func() bool {
-		db, err := sqldb.Open(t.Context(), url, sqldb.Options{Timeout: time.Second})
-		if err == nil {
-			_ = db.Close()
-		}
-		return errors.Is(err, sqldb.ErrUnavailable)
+		_, err := greedy.Conn(t.Context()) // kept: never closed before the pool is
+		var refused *pgconn.PgError
+		return errors.As(err, &refused) && refused.Code == "53300" // too_many_connections
 	})
+	db, err := sqldb.Open(t.Context(), url, sqldb.Options{Timeout: time.Second})
+	if !errors.Is(err, sqldb.ErrUnavailable) {
+		t.Error(err)
+	}
+	if err == nil {
+		_ = db.Close()
+	}
 }

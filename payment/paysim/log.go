@@ -43,6 +43,7 @@ type entry struct {
 	currency  string
 	noCapture bool
 	reason    string
+	line      uint64 // its last line; no answer tells of it before that is on disk
 }
 
 // maxLine bounds a line; requests are bounded below it.
@@ -74,7 +75,7 @@ func (b *book) replay(path string) error {
 	}
 	lines, whole, err := parseLog(data)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w of %s", err, path)
 	}
 	for _, l := range lines {
 		b.apply(l)
@@ -114,7 +115,7 @@ func (b *book) apply(l Line) {
 	if l.Op == "authorise" {
 		e.amount, e.currency, e.noCapture = l.Amount, l.Currency, l.NoCapture
 	}
-	e.status, e.reason = l.Outcome, l.Reason
+	e.status, e.reason, e.line = l.Outcome, l.Reason, b.written
 }
 
 // append writes a line and returns when it is on disk. b.mu is held; it is given back while
@@ -132,8 +133,8 @@ func (b *book) append(l Line) error {
 		b.err = fmt.Errorf("paysim: %w", err)
 		return b.err
 	}
-	b.apply(l)
 	b.written++
+	b.apply(l)
 	return b.sync(b.written)
 }
 

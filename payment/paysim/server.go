@@ -88,7 +88,12 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc("POST /v1/"+op, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op) })
 	}
 	mux.HandleFunc("GET /v1/payments/{ref}", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, s.lookup(r.PathValue("ref")))
+		a, err := s.lookup(r.PathValue("ref"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		reply(w, a)
 	})
 	mux.HandleFunc("GET /v1/faults", func(w http.ResponseWriter, _ *http.Request) {
 		counts := map[Fault]int{}
@@ -180,14 +185,20 @@ func (s *Server) again(op string, req request) {
 	})
 }
 
-func (s *Server) lookup(ref string) answer {
+func (s *Server) lookup(ref string) (answer, error) {
 	s.book.mu.Lock()
 	defer s.book.mu.Unlock()
 	e := s.book.refs[ref]
 	if e == nil {
-		return answer{Status: payment.StatusUnknown}
+		return answer{Status: payment.StatusUnknown}, nil
 	}
-	return answer{e.status, e.reason}
+	return s.onRecord(e)
+}
+
+// onRecord answers with what is on disk of a reference. book.mu is held.
+func (s *Server) onRecord(e *entry) (answer, error) {
+	a := answer{e.status, e.reason}
+	return a, s.book.sync(e.line)
 }
 
 // act decides an operation and logs its effect, if it has one.
@@ -214,7 +225,7 @@ func (s *Server) act(op string, req request, first bool) (answer, error) {
 	case op == "refund" && e.status == payment.StatusCaptured:
 		line.Outcome = payment.StatusRefunded
 	default: // it has happened, or cannot happen any more: what is on record is the answer
-		return answer{e.status, e.reason}, nil
+		return s.onRecord(e)
 	}
 	if err := s.book.append(line); err != nil {
 		return answer{}, err
