@@ -60,10 +60,7 @@ func (c *clock) ready(ctx context.Context, timeout time.Duration, ended *failure
 	if ahead >= clockReserve.Microseconds()/2 {
 		return nil
 	}
-	select {
-	case c.need <- struct{}{}:
-	default: // it was asked already
-	}
+	c.ask()
 	for {
 		c.mu.Lock()
 		moved := c.moved
@@ -74,6 +71,14 @@ func (c *clock) ready(ctx context.Context, timeout time.Duration, ended *failure
 		if err := await(ctx, moved, timeout, ended); err != nil {
 			return fmt.Errorf("%w: waiting for the clock's mark: %w", ErrUnavailable, err)
 		}
+	}
+}
+
+// ask has the mark moved in the background.
+func (c *clock) ask() {
+	select {
+	case c.need <- struct{}{}:
+	default: // it was asked already
 	}
 }
 

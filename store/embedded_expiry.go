@@ -50,8 +50,23 @@ func (e *embedded) sweep() {
 			e.opts.Logger.Warn("store: sweep", "key", x.key, "error", err)
 		}
 	}
-	if len(found) == sweepBatch {
+	switch {
+	case len(found) == sweepBatch:
 		e.sweeper.expect(found[len(found)-1].ms)
+	case len(found) == 0:
+		e.wake(until)
+	}
+}
+
+// wake has the clock's mark moved when a deadline has passed that the mark hides: a store
+// without decisions does not move it otherwise.
+func (e *embedded) wake(until int64) {
+	wall := e.clock.wall().UnixMicro() / 1000
+	if wall <= until {
+		return
+	}
+	if hidden, err := e.due(until, wall); err == nil && len(hidden) > 0 {
+		e.clock.ask()
 	}
 }
 

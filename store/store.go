@@ -121,7 +121,10 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	scheme, rest, _ := strings.Cut(rawURL, ":")
+	scheme, rest, found := strings.Cut(rawURL, ":")
+	if !found {
+		scheme = "" // a name alone
+	}
 	var e engine
 	switch scheme {
 	case "mem":
