@@ -160,6 +160,9 @@ func unitsCameBack(e *evidence) (wrong findings, looked string) {
 	var worst int64
 	n := 0
 	for _, h := range e.Holds {
+		if h.State == "held" && e.Stopping > e.dueBack(h.ExpiresAt) {
+			wrong.add("hold %s ended at %s and is held still", h.ID, time.UnixMicro(h.ExpiresAt).UTC().Format(time.RFC3339Nano))
+		}
 		if h.State != "expired" {
 			continue
 		}

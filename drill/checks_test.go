@@ -146,6 +146,11 @@ var violations = []struct {
 	{"everything-sold", "a unit was left over", func(_ *testing.T, e *evidence) { e.Sale.Sold-- }},
 	{"everything-sold", "a unit is held for ever", func(_ *testing.T, e *evidence) { e.Sale.Held++ }},
 	{"units-came-back", "a unit came back too late", func(t *testing.T, e *evidence) { h := holdIn(t, e, "expired"); h.ChangedAt = h.ExpiresAt + 1_100_000 }},
+	{"units-came-back", "a unit never came back", func(t *testing.T, e *evidence) {
+		h := holdIn(t, e, "expired")
+		h.State = "held"
+		e.Stopping = h.ExpiresAt + 1_100_000
+	}},
 	{"permits-agree", "a sold unit's permit lapses", func(t *testing.T, e *evidence) { e.Permits[holdIn(t, e, "confirmed").Permit] = e.StoreNow }},
 	{"permits-agree", "a sold unit's permit is gone", func(t *testing.T, e *evidence) { delete(e.Permits, holdIn(t, e, "confirmed").Permit) }},
 	{"permits-agree", "a permit nobody has, for ever", func(_ *testing.T, e *evidence) { e.Permits["leak"] = never }},

@@ -51,6 +51,7 @@ type evidence struct {
 	// the servers
 	Outages   []outage
 	KillsWant int
+	Stopping  int64    // when they were asked to end, after the storm
 	Exits     []string // what was not clean about a server's end
 }
 

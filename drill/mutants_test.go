@@ -9,6 +9,7 @@ import (
 // A drill that cannot fail proves nothing; and three layers are three only if each of them is
 // enough. These builds have protections switched off. (What a pair keeps, a single keeps.)
 func TestMutants(t *testing.T) {
+	temporary(t)
 	for _, m := range []struct {
 		name, tags string
 		caught     []string // by these checks; none: it has to pass
@@ -18,10 +19,15 @@ func TestMutants(t *testing.T) {
 		{"the constraint alone", "mutant_store,mutant_cond", nil},
 		{"no layer", "mutant_store,mutant_cond,mutant_check", []string{"never-oversold-by-events", "never-oversold-by-rows"}},
 		{"no idempotency", "mutant_idem", []string{"one-effect-per-key", "same-bytes"}},
+		{"no limit and nothing asked", "mutant_limit,mutant_ask", []string{"limits-kept", "provider-agrees"}}, // by one each
+		{"nothing comes back", "mutant_return", []string{"units-came-back"}},
+		{"commits lost", "mutant_lost", []string{"holds-kept"}},
 	} {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			if len(m.caught) > 0 {
+				t.Parallel() // how slow it is does not matter
+			}
 			bin := program(t, m.tags)
-			temporary(t)
 			r := drillSale(t, SaleOptions{Binary: bin, Buyers: 160, Stock: 40})
 			if len(m.caught) == 0 {
 				mustPass(t, r)

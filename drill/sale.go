@@ -123,6 +123,7 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 		return nil, err
 	}
 	r.progress.say("stopping the servers")
+	e.Stopping = time.Now().UnixMicro()
 	e.Exits = append(r.unclean, r.fleet.stop()...)
 	if err := r.provider.stop(stopWithin); err != nil {
 		return nil, fmt.Errorf("drill: the simulated provider: %w", err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -184,10 +185,19 @@ func (s *Sales) reserve(ctx context.Context, t *terms, a attempt) (held Held, er
 		if err := publishStock(ctx, tx, t.ID, "held", 1); err != nil {
 			return err
 		}
+		if mutant.CommitLost && rand.N(20) == 0 {
+			return errCommitLost
+		}
 		return idem.Finish(ctx, tx, a.key, held.Answer)
 	})
+	if mutant.CommitLost && errors.Is(err, errCommitLost) {
+		return held, nil
+	}
 	return held, sqlRefusal(err)
 }
+
+// errCommitLost rolls back in a mutant.
+var errCommitLost = errors.New("flashsale: lost on purpose")
 
 func replay(answer []byte) (Held, error) {
 	held := Held{Answer: answer, Replayed: true}
@@ -216,10 +226,14 @@ func takeUnit(ctx context.Context, tx *sqldb.Tx, t *terms, buyer string) error {
 		}
 		return ErrSoldOut
 	}
+	limit := t.PerBuyer
+	if mutant.LimitOff {
+		limit = MaxStock
+	}
 	n, err = tx.Exec(ctx, `
 		INSERT INTO sale_buyers (sale, buyer, taken, cap) VALUES ($1, $2, 1, $3)
 		ON CONFLICT (sale, buyer) DO UPDATE SET taken = sale_buyers.taken + 1
-		WHERE sale_buyers.taken < sale_buyers.cap`, t.ID, buyer, t.PerBuyer)
+		WHERE sale_buyers.taken < sale_buyers.cap`, t.ID, buyer, limit)
 	if err == nil && n == 0 {
 		return ErrLimit
 	}

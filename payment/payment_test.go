@@ -156,6 +156,9 @@ func TestSettling(t *testing.T) {
 				if pay.State != c.want || (pay.State == Captured) != (pay.Order != "") && pay.State != Failed {
 					r.Errorf("%+v", pay)
 				}
+				if c.name == "capture refused" && !strings.HasPrefix(pay.Reason, "capture refused: né") {
+					r.Errorf("the provider's words became %q", pay.Reason)
+				}
 				if pay.State != Captured && pay.Reason == "" {
 					r.Error("nobody is told why")
 				}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -376,7 +377,7 @@ func (f *fakeProvider) Capture(_ context.Context, ref string) (Result, error) {
 		}
 	})
 	if refused && err == nil {
-		return Result{Status: StatusRefused, Reason: "no"}, nil
+		return Result{Status: StatusRefused, Reason: strings.Repeat("né\x00\xff", 100)}, nil // words are the provider's
 	}
 	return res, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/ledger"
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
@@ -62,6 +63,9 @@ func (p *Payments) ask(ctx context.Context, pay *Payment, what string, call func
 		return Result{}, err
 	}
 	res, err := p.timed(ctx, call)
+	if err != nil && mutant.AskOff {
+		return Result{Status: StatusRefused, Reason: "no answer"}, nil
+	}
 	if err != nil {
 		unanswered := err
 		res, err = p.timed(ctx, func(ctx context.Context) (Result, error) { return p.provider.Lookup(ctx, pay.ID) })

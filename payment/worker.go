@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,13 +211,14 @@ func (p *Payments) later(ctx context.Context, pay Payment, why error) {
 	}
 }
 
-// shorten keeps reasons small: they stand in rows and events.
+// shorten keeps reasons small, and such as every database takes: they stand in rows and events,
+// and a provider's words can be anything.
 func shorten(s string) string {
 	const most = 200
 	if len(s) > most {
 		s = s[:most]
 	}
-	return s
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
 }
 
 // errMoved: another worker has taken the payment a step further.

@@ -19,6 +19,10 @@ func Active() []string {
 		{CheckOff, "mutant_check"},
 		{IdempotencyOff, "mutant_idem"},
 		{SyncOff, "mutant_nosync"},
+		{AskOff, "mutant_ask"},
+		{LimitOff, "mutant_limit"},
+		{ReturnOff, "mutant_return"},
+		{CommitLost, "mutant_lost"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

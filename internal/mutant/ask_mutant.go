@@ -1,0 +1,5 @@
+//go:build mutant_ask
+
+package mutant
+
+const AskOff = true

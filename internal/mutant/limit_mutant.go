@@ -1,0 +1,5 @@
+//go:build mutant_limit
+
+package mutant
+
+const LimitOff = true

@@ -1,0 +1,5 @@
+//go:build mutant_lost
+
+package mutant
+
+const CommitLost = true
