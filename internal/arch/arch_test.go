@@ -27,7 +27,7 @@ var may = map[string][]string{
 
 	// floor 2
 	"ledger":         {"sqldb"},
-	"payment":        {"ledger", "sqldb", "internal/idem"},
+	"payment":        {"ledger", "sqldb", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 
