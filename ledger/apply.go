@@ -110,7 +110,6 @@ func (b *books) transfer(op Transfer) Outcome {
 		return Outcome{Err: err}
 	}
 	b.transfers[op.ID] = t
-	b.newTransfers = append(b.newTransfers, t)
 	if !op.Pending {
 		b.enter(t, op.ID, op.Debit, op.Credit, op.Amount)
 	}

@@ -1,13 +1,10 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
@@ -19,9 +16,8 @@ type books struct {
 	transfers map[string]*transferRow
 	steps     map[string]stepRow
 
-	newTransfers []*transferRow
-	newSteps     []stepRow
-	entries      []entryRow
+	newSteps []stepRow
+	entries  []entryRow
 }
 
 type accountRow struct {
@@ -47,15 +43,16 @@ type entryRow struct {
 	amount                  int64
 }
 
-// list sorts ids, drops doubles, and makes "($1, $2, …)" of them.
-func list(ids []string) (in string, args []any) {
-	var marks []string
-	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
-		args = append(args, id)
-		marks = append(marks, fmt.Sprintf("$%d", len(args)))
+// names is a list of ids.
+func names(ids []string) (list sqldb.Rows) {
+	for _, id := range ids {
+		list.Add(id)
 	}
-	return "(" + strings.Join(marks, ", ") + ")", args
+	return list
 }
+
+// among limits a query to the ids in $1.
+func among(tx *sqldb.Tx) string { return `IN (SELECT id FROM ` + tx.List("$1", "id text") + `)` }
 
 // load reads accounts in the order of their ids, which is the order in which they are locked.
 func load(ctx context.Context, tx *sqldb.Tx, ids []string, lock string) (*books, error) {
@@ -63,7 +60,6 @@ func load(ctx context.Context, tx *sqldb.Tx, ids []string, lock string) (*books,
 	if len(ids) == 0 {
 		return b, nil
 	}
-	in, args := list(ids)
 	return b, each(ctx, tx, func(rows *sql.Rows) error {
 		a := &accountRow{}
 		err := rows.Scan(&a.ID, &a.Kind, &a.Currency, &a.Overdraft,
@@ -71,7 +67,7 @@ func load(ctx context.Context, tx *sqldb.Tx, ids []string, lock string) (*books,
 		b.accounts[a.ID] = a
 		return err
 	}, `SELECT id, kind, currency, overdraft, posted_debits, posted_credits, pending_debits, pending_credits,
-		holdfast_now() FROM ledger_accounts WHERE id IN `+in+` ORDER BY id`+lock, args...)
+		holdfast_now() FROM ledger_accounts WHERE id `+among(tx)+` ORDER BY id`+lock, names(ids))
 }
 
 func loadTransfers(ctx context.Context, tx *sqldb.Tx, ids []string, lock string) (map[string]*transferRow, error) {
@@ -79,7 +75,6 @@ func loadTransfers(ctx context.Context, tx *sqldb.Tx, ids []string, lock string)
 	if len(ids) == 0 {
 		return found, nil
 	}
-	in, args := list(ids)
 	return found, each(ctx, tx, func(rows *sql.Rows) error {
 		t := &transferRow{}
 		err := rows.Scan(&t.ID, &t.Debit, &t.Credit, &t.Amount, &t.Currency, &t.Pending, &t.ExpiresAt,
@@ -87,7 +82,7 @@ func loadTransfers(ctx context.Context, tx *sqldb.Tx, ids []string, lock string)
 		found[t.ID] = t
 		return err
 	}, `SELECT id, debit, credit, amount, currency, two_phase, expires_at, state, posted, refunded
-		FROM ledger_transfers WHERE id IN `+in+` ORDER BY id`+lock, args...)
+		FROM ledger_transfers WHERE id `+among(tx)+` ORDER BY id`+lock, names(ids))
 }
 
 func loadSteps(ctx context.Context, tx *sqldb.Tx, ids []string) (map[string]stepRow, error) {
@@ -95,13 +90,12 @@ func loadSteps(ctx context.Context, tx *sqldb.Tx, ids []string) (map[string]step
 	if len(ids) == 0 {
 		return found, nil
 	}
-	in, args := list(ids)
 	return found, each(ctx, tx, func(rows *sql.Rows) error {
 		var s stepRow
 		err := rows.Scan(&s.id, &s.transfer, &s.step, &s.amount)
 		found[s.id] = s
 		return err
-	}, `SELECT id, transfer_id, step, amount FROM ledger_steps WHERE id IN `+in, args...)
+	}, `SELECT id, transfer_id, step, amount FROM ledger_steps WHERE id `+among(tx), names(ids))
 }
 
 func each(ctx context.Context, tx *sqldb.Tx, row func(*sql.Rows) error, query string, args ...any) error {
@@ -140,64 +134,72 @@ func (b *books) write(ctx context.Context, tx *sqldb.Tx) error {
 	return nil
 }
 
+// change runs a statement on a list of rows, if there are any.
+func change(ctx context.Context, tx *sqldb.Tx, rows sqldb.Rows, query string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, query, rows)
+	return err
+}
+
 func (b *books) writeTransfers(ctx context.Context, tx *sqldb.Tx) error {
-	for _, t := range b.newTransfers {
-		_, err := tx.Exec(ctx, `
-			INSERT INTO ledger_transfers (id, debit, credit, amount, currency, two_phase, state, posted, refunded, expires_at, created_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, holdfast_now())`,
-			t.ID, t.Debit, t.Credit, t.Amount, t.Currency, t.Pending, t.state, t.posted, t.refunded, t.ExpiresAt)
-		if err != nil {
-			return err
-		}
-	}
+	var fresh, changed sqldb.Rows
 	for _, id := range slices.Sorted(maps.Keys(b.transfers)) {
-		t := b.transfers[id]
-		if !t.changed || t.fresh {
-			continue // a fresh one was written as it is now
-		}
-		_, err := tx.Exec(ctx, `UPDATE ledger_transfers SET state = $2, posted = $3, refunded = $4 WHERE id = $1`,
-			t.ID, t.state, t.posted, t.refunded)
-		if err != nil {
-			return err
+		switch t := b.transfers[id]; {
+		case t.fresh:
+			fresh.Add(t.ID, t.Debit, t.Credit, t.Amount, t.Currency, t.Pending, t.state, t.posted, t.refunded, t.ExpiresAt)
+		case t.changed:
+			changed.Add(t.ID, t.state, t.posted, t.refunded)
 		}
 	}
-	return nil
+	err := change(ctx, tx, fresh, `
+		INSERT INTO ledger_transfers (id, debit, credit, amount, currency, two_phase, state, posted, refunded, expires_at, created_at)
+		SELECT id, debit, credit, amount, currency, two_phase, state, posted, refunded, expires_at, holdfast_now() FROM `+
+		tx.List("$1", "id text", "debit text", "credit text", "amount bigint", "currency text", "two_phase boolean",
+			"state text", "posted bigint", "refunded bigint", "expires_at bigint"))
+	if err != nil {
+		return err
+	}
+	return change(ctx, tx, changed, `
+		UPDATE ledger_transfers SET state = list.state, posted = list.posted, refunded = list.refunded
+		FROM `+tx.List("$1", "id text", "state text", "posted bigint", "refunded bigint")+`
+		WHERE ledger_transfers.id = list.id`)
 }
 
 func (b *books) writeSteps(ctx context.Context, tx *sqldb.Tx) error {
+	var rows sqldb.Rows
 	for _, s := range b.newSteps {
-		_, err := tx.Exec(ctx, `INSERT INTO ledger_steps (id, transfer_id, step, amount, created_at)
-			VALUES ($1, $2, $3, $4, holdfast_now())`, s.id, s.transfer, s.step, s.amount)
-		if err != nil {
-			return err
-		}
+		rows.Add(s.id, s.transfer, s.step, s.amount)
 	}
-	return nil
+	return change(ctx, tx, rows, `
+		INSERT INTO ledger_steps (id, transfer_id, step, amount, created_at)
+		SELECT id, transfer, step, amount, holdfast_now() FROM `+
+		tx.List("$1", "id text", "transfer text", "step text", "amount bigint"))
 }
 
 func (b *books) writeEntries(ctx context.Context, tx *sqldb.Tx) error {
+	var rows sqldb.Rows
 	for _, e := range b.entries {
-		_, err := tx.Exec(ctx, `INSERT INTO ledger_entries (transfer_id, step_id, account_id, amount, created_at)
-			VALUES ($1, $2, $3, $4, holdfast_now())`, e.transfer, e.step, e.account, e.amount)
-		if err != nil {
-			return err
-		}
+		rows.Add(e.transfer, e.step, e.account, e.amount)
 	}
-	return nil
+	return change(ctx, tx, rows, `
+		INSERT INTO ledger_entries (transfer_id, step_id, account_id, amount, created_at)
+		SELECT transfer, step, account, amount, holdfast_now() FROM `+
+		tx.List("$1", "transfer text", "step text", "account text", "amount bigint"))
 }
 
 func (b *books) writeAccounts(ctx context.Context, tx *sqldb.Tx) error {
-	accounts := slices.SortedFunc(maps.Values(b.accounts), func(x, y *accountRow) int { return cmp.Compare(x.ID, y.ID) })
-	for _, a := range accounts {
-		if !a.changed {
-			continue
-		}
-		_, err := tx.Exec(ctx, `
-			UPDATE ledger_accounts SET posted_debits = $2, posted_credits = $3, pending_debits = $4, pending_credits = $5
-			WHERE id = $1`, a.ID, a.PostedDebits, a.PostedCredits, a.PendingDebits, a.PendingCredits)
-		if err != nil {
-			return err
+	var rows sqldb.Rows
+	for _, id := range slices.Sorted(maps.Keys(b.accounts)) {
+		if a := b.accounts[id]; a.changed {
+			rows.Add(a.ID, a.PostedDebits, a.PostedCredits, a.PendingDebits, a.PendingCredits)
 		}
 	}
-	return nil
+	return change(ctx, tx, rows, `
+		UPDATE ledger_accounts SET posted_debits = list.posted_debits, posted_credits = list.posted_credits,
+			pending_debits = list.pending_debits, pending_credits = list.pending_credits
+		FROM `+tx.List("$1", "id text", "posted_debits bigint", "posted_credits bigint",
+		"pending_debits bigint", "pending_credits bigint")+`
+		WHERE ledger_accounts.id = list.id`)
 }
