@@ -21,7 +21,7 @@ func TestMutants(t *testing.T) {
 		{"no idempotency", "mutant_idem", []string{"one-effect-per-key", "same-bytes"}},
 		{"no limit and nothing asked", "mutant_limit,mutant_ask", []string{"limits-kept", "provider-agrees"}}, // by one each
 		{"nothing comes back", "mutant_return", []string{"units-came-back"}},
-		{"commits lost", "mutant_lost", []string{"holds-kept"}},
+		{"holds lost", "mutant_lost", []string{"holds-kept"}},
 	} {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			if len(m.caught) > 0 {

@@ -123,7 +123,7 @@ func TestNothingLeaks(t *testing.T) {
 func TestStoreForgets(t *testing.T) {
 	pair(t, func(r *rig) {
 		servers := []*Sales{r.sales(true, Options{}), r.sales(true, Options{})}
-		const stock, buyers = 40, 120
+		const stock, buyers = 400, 1200
 		sale := r.sale(servers[0], NewSale{Stock: stock})
 		var mu sync.Mutex
 		answers := map[string]string{}
@@ -278,20 +278,20 @@ func (r *rig) buyer(ctx context.Context, rng *rand.Rand, deeds *deck, s *Sales, 
 // pay takes the steps that package payment takes; in the end the order may be cancelled.
 func (r *rig) pay(ctx context.Context, s *Sales, c payment.Claim, cancel bool) error {
 	write := func(fn func(context.Context, *sqldb.Tx) error) error { return r.db.Write(ctx, fn) }
-	err := write(func(ctx context.Context, tx *sqldb.Tx) error { return s.Attach(ctx, tx, c) })
+	err := write(func(ctx context.Context, tx *sqldb.Tx) error { return first(s.Attach(ctx, tx, []payment.Claim{c})) })
 	if err == nil {
 		err = s.BeforeExtend(ctx, c)
 	}
 	if err == nil {
-		err = write(func(ctx context.Context, tx *sqldb.Tx) error { return s.Extend(ctx, tx, c) })
+		err = write(func(ctx context.Context, tx *sqldb.Tx) error { return first(s.Extend(ctx, tx, []payment.Claim{c})) })
 	}
 	if err == nil {
 		err = s.BeforeConfirm(ctx, c)
 	}
 	if err == nil {
 		err = write(func(ctx context.Context, tx *sqldb.Tx) error {
-			_, err := s.Confirm(ctx, tx, c)
-			return err
+			_, refused, err := s.Confirm(ctx, tx, []payment.Claim{c})
+			return first(refused, err)
 		})
 	}
 	if err == nil && !cancel {
@@ -301,4 +301,12 @@ func (r *rig) pay(ctx context.Context, s *Sales, c payment.Claim, cancel bool) e
 	abandoned := r.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.Abandon(ctx, tx, c) })
 	s.After(ctx, c)
 	return errors.Join(err, abandoned)
+}
+
+// first is what became of the only one.
+func first(refused []error, err error) error {
+	if err == nil {
+		err = refused[0]
+	}
+	return err
 }

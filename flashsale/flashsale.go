@@ -133,6 +133,7 @@ type Sales struct {
 	db    *sqldb.DB
 	opts  Options
 	stats counters
+	holds *sqldb.Group[attempt, Held]
 
 	known sync.Map // id → *terms: what never changes about a sale
 
@@ -153,6 +154,7 @@ func New(st *store.Store, db *sqldb.DB, opts Options) (*Sales, error) {
 		return nil, err
 	}
 	s := &Sales{store: st, db: db, opts: opts, at: func(string) error { return nil }}
+	s.holds = sqldb.NewGroup(db, s.reserveAll)
 	s.work, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

@@ -55,142 +55,226 @@ func (s *Sales) GetOrder(ctx context.Context, id string) (o Order, err error) {
 }
 
 // Attach implements payment.Goods.
-func (s *Sales) Attach(ctx context.Context, tx *sqldb.Tx, c payment.Claim) error {
-	h, err := findHold(ctx, tx, c.Hold)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return &payment.InvalidError{Field: "hold", Reason: "does not exist"}
-	case err != nil:
-		return err
+func (s *Sales) Attach(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) ([]error, error) {
+	holds, err := findHolds(ctx, tx, claims, tx.ForUpdate())
+	if err != nil {
+		return nil, err
 	}
-	sale, err := findSale(ctx, tx, h.sale)
-	switch {
-	case err != nil:
-		return err
-	case h.buyer != c.Buyer:
-		return &payment.InvalidError{Field: "buyer", Reason: "is not whose hold it is"}
-	case sale.Price != c.Amount || sale.Currency != c.Currency:
-		return payment.ErrAmount
+	prices, err := findPrices(ctx, tx, holds)
+	if err != nil {
+		return nil, err
+	}
+	refused := make([]error, len(claims))
+	var list sqldb.Rows
+	for i, c := range claims {
+		h := holds[c.Hold]
+		if refused[i] = attach(h, c, prices); refused[i] == nil {
+			h.payment = c.Payment
+			list.Add(c.Hold, c.Payment)
+		}
+	}
+	if len(list) == 0 {
+		return refused, nil
 	}
 	n, err := tx.Exec(ctx, `
-		UPDATE holds SET payment = $2, changed_at = holdfast_now()
-		WHERE id = $1 AND state = 'held' AND payment = '' AND expires_at > holdfast_now()`, c.Hold, c.Payment)
-	if err != nil || n == 1 {
-		return err
+		UPDATE holds SET payment = list.payment, changed_at = holdfast_now()
+		FROM `+tx.List("$1", "hold text", "payment text")+`
+		WHERE holds.id = list.hold AND state = 'held' AND holds.payment = '' AND expires_at > holdfast_now()`, list)
+	if err == nil && n != int64(len(list)) {
+		err = errors.New("flashsale: a hold ended while a payment was accepted")
 	}
-	if h, err = findHold(ctx, tx, c.Hold); err != nil {
-		return err
-	}
-	if h.payment != "" && (h.live || h.state == StateConfirmed) {
-		return payment.ErrHoldPaid
-	}
-	return payment.ErrHoldGone
+	return refused, err
 }
 
-// claimed returns the hold if it is live and the payment's.
-func (s *Sales) claimed(ctx context.Context, c payment.Claim) (h holdRow, holdTime time.Duration, err error) {
-	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if h, err = findHold(ctx, tx, c.Hold); err != nil {
-			return err
-		}
-		var us int64
-		err := tx.Row(ctx, `SELECT hold_us FROM sales WHERE id = $1`, h.sale).Scan(&us)
-		holdTime = time.Duration(us) * time.Microsecond
-		return err
-	})
+type price struct {
+	amount   int64
+	currency string
+}
+
+func attach(h *holdRow, c payment.Claim, prices map[string]price) error {
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return h, 0, payment.ErrHoldGone
-	case err == nil && (!h.live || h.payment != c.Payment):
-		return h, 0, payment.ErrHoldGone
+	case h == nil:
+		return &payment.InvalidError{Field: "hold", Reason: "does not exist"}
+	case h.buyer != c.Buyer:
+		return &payment.InvalidError{Field: "buyer", Reason: "is not whose hold it is"}
+	case prices[h.sale] != price{c.Amount, c.Currency}:
+		return payment.ErrAmount
+	case h.payment != "" && (h.live || h.state == StateConfirmed):
+		return payment.ErrHoldPaid
+	case !h.live:
+		return payment.ErrHoldGone
 	}
-	return h, holdTime, err
+	return nil
+}
+
+// findHolds returns the holds of claims, by their ids, in whose order they are locked.
+func findHolds(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim, lock string) (map[string]*holdRow, error) {
+	var list sqldb.Rows
+	for _, c := range claims {
+		list.Add(c.Hold)
+	}
+	found := map[string]*holdRow{}
+	return found, each(ctx, tx, func(scan func(...any) error) error {
+		h := &holdRow{}
+		err := scan(&h.id, &h.sale, &h.buyer, &h.permit, &h.payment, &h.state, &h.live)
+		found[h.id] = h
+		return err
+	}, `SELECT id, sale, buyer, permit, payment, state, state = 'held' AND expires_at > holdfast_now()
+		FROM holds WHERE id IN (SELECT id FROM `+tx.List("$1", "id text")+`) ORDER BY id`+lock, list)
+}
+
+func findPrices(ctx context.Context, tx *sqldb.Tx, holds map[string]*holdRow) (map[string]price, error) {
+	var list sqldb.Rows
+	for _, h := range holds {
+		list.Add(h.sale)
+	}
+	found := map[string]price{}
+	return found, each(ctx, tx, func(scan func(...any) error) error {
+		var id string
+		var p price
+		err := scan(&id, &p.amount, &p.currency)
+		found[id] = p
+		return err
+	}, `SELECT id, price, currency FROM sales WHERE id IN (SELECT id FROM `+tx.List("$1", "id text")+`)`, list)
+}
+
+// knownHold is what a worker knows of the hold that it settles; none of it changes.
+type knownHold struct {
+	sale, permit string
+	time         time.Duration
 }
 
 // Live implements payment.Goods.
-func (s *Sales) Live(ctx context.Context, c payment.Claim) error {
-	_, _, err := s.claimed(ctx, c)
+func (s *Sales) Live(ctx context.Context, c *payment.Claim) error {
+	h, live, err := s.claimed(ctx, *c)
+	if err == nil && !live {
+		err = payment.ErrHoldGone
+	}
+	c.Known = h
 	return err
+}
+
+// claimed reads the hold, and says if it is live and the payment's.
+func (s *Sales) claimed(ctx context.Context, c payment.Claim) (known knownHold, live bool, err error) {
+	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		h, err := findHold(ctx, tx, c.Hold)
+		if err != nil {
+			return err
+		}
+		var us int64
+		err = tx.Row(ctx, `SELECT hold_us FROM sales WHERE id = $1`, h.sale).Scan(&us)
+		known, live = knownHold{h.sale, h.permit, time.Duration(us) * time.Microsecond}, h.live && h.payment == c.Payment
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return knownHold{}, false, payment.ErrHoldGone
+	}
+	return known, live, err
 }
 
 // BeforeExtend implements payment.Goods: the permit is extended before the hold, so that it
-// never ends first.
+// never ends first. Whether the hold is still live, Extend says, where it counts.
 func (s *Sales) BeforeExtend(ctx context.Context, c payment.Claim) error {
-	h, holdTime, err := s.claimed(ctx, c)
-	if errors.Is(err, payment.ErrHoldGone) {
-		return nil // Extend says so, where it counts
-	}
-	if err != nil {
-		return err
-	}
-	return s.extendPermit(ctx, h.sale, h.permit, holdTime+s.opts.SQLTimeout+permitMargin)
-}
-
-// Extend implements payment.Goods. A payment calls it once, in the commit that notes the
-// authorisation.
-func (s *Sales) Extend(ctx context.Context, tx *sqldb.Tx, c payment.Claim) error {
-	longer := `holdfast_now() + (SELECT hold_us FROM sales WHERE sales.id = holds.sale)`
-	n, err := tx.Exec(ctx, `
-		UPDATE holds SET extended = TRUE, changed_at = holdfast_now(), expires_at = CASE
-			WHEN extended OR expires_at > `+longer+` THEN expires_at ELSE `+longer+` END
-		WHERE id = $1 AND payment = $2 AND state = 'held' AND expires_at > holdfast_now()`, c.Hold, c.Payment)
-	if err == nil && n == 0 {
-		return payment.ErrHoldGone
-	}
-	return err
+	return s.beforehand(ctx, c, func(h knownHold) time.Duration { return h.time + s.opts.SQLTimeout + permitMargin })
 }
 
 // BeforeConfirm implements payment.Goods: the permit loses its deadline. If no order comes of
 // it, the reconciler gives it one again.
 func (s *Sales) BeforeConfirm(ctx context.Context, c payment.Claim) error {
-	h, _, err := s.claimed(ctx, c)
-	if errors.Is(err, payment.ErrHoldGone) {
-		return nil // Confirm says so, where it counts
+	return s.beforehand(ctx, c, func(knownHold) time.Duration { return -1 })
+}
+
+func (s *Sales) beforehand(ctx context.Context, c payment.Claim, life func(knownHold) time.Duration) error {
+	h, known := c.Known.(knownHold)
+	if !known {
+		var live bool
+		var err error
+		if h, live, err = s.claimed(ctx, c); err != nil || !live {
+			if errors.Is(err, payment.ErrHoldGone) {
+				err = nil
+			}
+			return err
+		}
 	}
-	if err != nil {
+	return s.extendPermit(ctx, h.sale, h.permit, life(h))
+}
+
+// Extend implements payment.Goods. A payment calls it once, in the commit that notes the
+// authorisation.
+func (s *Sales) Extend(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) ([]error, error) {
+	longer := `holdfast_now() + (SELECT hold_us FROM sales WHERE sales.id = holds.sale)`
+	return change(ctx, tx, claims, `extended = TRUE, changed_at = holdfast_now(), expires_at = CASE
+		WHEN extended OR expires_at > `+longer+` THEN expires_at ELSE `+longer+` END`)
+}
+
+// change updates the live holds of claims, and says which were gone.
+func change(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim, set string) (refused []error, err error) {
+	var list sqldb.Rows
+	for _, c := range claims {
+		list.Add(c.Hold, c.Payment)
+	}
+	changed := map[string]bool{}
+	err = each(ctx, tx, func(scan func(...any) error) error {
+		var id string
+		err := scan(&id)
+		changed[id] = true
 		return err
+	}, `UPDATE holds SET `+set+` FROM `+tx.List("$1", "hold text", "by text")+`
+		WHERE holds.id = list.hold AND payment = list.by AND state = 'held' AND expires_at > holdfast_now()
+		RETURNING id`, list)
+	refused = make([]error, len(claims))
+	for i, c := range claims {
+		if !changed[c.Hold] {
+			refused[i] = payment.ErrHoldGone
+		}
 	}
-	return s.extendPermit(ctx, h.sale, h.permit, -1)
+	return refused, err
 }
 
 // Confirm implements payment.Goods.
-func (s *Sales) Confirm(ctx context.Context, tx *sqldb.Tx, c payment.Claim) (string, error) {
-	h, err := findHold(ctx, tx, c.Hold)
+func (s *Sales) Confirm(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) (orders []string, refused []error, err error) {
+	holds, err := findHolds(ctx, tx, claims, "")
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	if err := lockSale(ctx, tx, h.sale); err != nil {
-		return "", err
+	var ids []string
+	for _, h := range holds {
+		ids = append(ids, h.sale)
 	}
-	n, err := tx.Exec(ctx, `
-		UPDATE holds SET state = 'confirmed', changed_at = holdfast_now()
-		WHERE id = $1 AND payment = $2 AND state = 'held' AND expires_at > holdfast_now()`, c.Hold, c.Payment)
+	sales, err := lockSales(ctx, tx, ids)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	if n == 0 {
-		return "", payment.ErrHoldGone
+	if refused, err = change(ctx, tx, claims, `state = 'confirmed', changed_at = holdfast_now()`); err != nil {
+		return nil, nil, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE sales SET held = held - 1, sold = sold + 1, version = version + 1 WHERE id = $1`, h.sale)
-	if err != nil {
-		return "", err
+	orders = make([]string, len(claims))
+	var list sqldb.Rows
+	for i, c := range claims {
+		if refused[i] != nil {
+			continue
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, nil, err
+		}
+		orders[i] = id.String()
+		h := holds[c.Hold]
+		sales[h.sale].confirmed++
+		list.Add(orders[i], h.sale, c.Hold, h.buyer, c.Payment, c.Amount, c.Currency)
 	}
-	order, err := uuid.NewV7()
-	if err != nil {
-		return "", err
+	if len(list) == 0 {
+		return orders, refused, nil
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO orders (id, sale, hold, buyer, payment, amount, currency, state, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 'confirmed', holdfast_now())`,
-		order.String(), h.sale, c.Hold, h.buyer, c.Payment, c.Amount, c.Currency)
+		SELECT id, sale, hold, buyer, payment, amount, currency, 'confirmed', holdfast_now() FROM `+
+		tx.List("$1", "id text", "sale text", "hold text", "buyer text", "payment text", "amount bigint", "currency text"), list)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	if err := publishStock(ctx, tx, h.sale, "confirmed", 1); err != nil {
-		return "", err
-	}
-	tx.AfterCommit(func() { s.stats.confirmed.Add(1) })
-	return order.String(), nil
+	tx.AfterCommit(func() { s.stats.confirmed.Add(int64(len(list))) })
+	return orders, refused, writeSales(ctx, tx, sales)
 }
 
 // Abandon implements payment.Goods: a live hold can be paid for again, an order is cancelled

@@ -6,15 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/holdfast-dev/holdfast/internal/idem"
-	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
 
@@ -76,6 +72,7 @@ func (r HoldRequest) validate() error {
 // attempt is one request on its way.
 type attempt struct {
 	HoldRequest
+	terms  *terms
 	key    idem.Key
 	permit string
 }
@@ -98,7 +95,7 @@ func (s *Sales) Hold(ctx context.Context, r HoldRequest) (Held, error) {
 	if err != nil {
 		return Held{}, fmt.Errorf("flashsale: %w", err)
 	}
-	a := attempt{HoldRequest: r, key: idem.Key{Scope: r.Key, Request: canonical}, permit: permitOf(r.Key)}
+	a := attempt{HoldRequest: r, terms: t, key: idem.Key{Scope: r.Key, Request: canonical}, permit: permitOf(r.Key)}
 	t.attempts.Add(1)
 	held, err := s.hold(ctx, t, a)
 	s.count(t, held, err)
@@ -134,7 +131,7 @@ func (s *Sales) hold(ctx context.Context, t *terms, a attempt) (Held, error) {
 	if err := s.at("admitted"); err != nil {
 		return Held{}, err
 	}
-	held, err = s.reserve(ctx, t, a)
+	held, err = s.reserve(ctx, a)
 	if err == nil {
 		err = s.at("reserved")
 	}
@@ -155,105 +152,6 @@ func (s *Sales) hold(ctx context.Context, t *terms, a attempt) (Held, error) {
 // the permit lapses by itself.
 func refusal(err error) bool {
 	return errors.Is(err, ErrSoldOut) || errors.Is(err, ErrLimit) || errors.Is(err, ErrNotOpen)
-}
-
-// reserve is the transaction that takes the unit: key, sale, buyer and hold are locked in this
-// order, and commit together with the event and the answer.
-func (s *Sales) reserve(ctx context.Context, t *terms, a attempt) (held Held, err error) {
-	err = s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		held = Held{}
-		answer, err := idem.Begin(ctx, tx, a.key, s.opts.KeyLife)
-		if errors.Is(err, sqldb.ErrBusy) {
-			return fmt.Errorf("%w: %w", ErrInFlight, err)
-		}
-		if err != nil {
-			return err
-		}
-		if answer != nil {
-			held, err = replay(answer)
-			return err
-		}
-		if err := takeUnit(ctx, tx, t, a.Buyer); err != nil {
-			return err
-		}
-		if held.Hold, err = insertHold(ctx, tx, t, a); err != nil {
-			return err
-		}
-		if held.Answer, err = json.Marshal(held.Hold); err != nil {
-			return err
-		}
-		if err := publishStock(ctx, tx, t.ID, "held", 1); err != nil {
-			return err
-		}
-		if mutant.CommitLost && rand.N(20) == 0 {
-			return errCommitLost
-		}
-		return idem.Finish(ctx, tx, a.key, held.Answer)
-	})
-	if mutant.CommitLost && errors.Is(err, errCommitLost) {
-		return held, nil
-	}
-	return held, sqlRefusal(err)
-}
-
-// errCommitLost rolls back in a mutant.
-var errCommitLost = errors.New("flashsale: lost on purpose")
-
-func replay(answer []byte) (Held, error) {
-	held := Held{Answer: answer, Replayed: true}
-	return held, json.Unmarshal(answer, &held.Hold)
-}
-
-// takeUnit is the conditional update; the constraints behind it say the same once more.
-func takeUnit(ctx context.Context, tx *sqldb.Tx, t *terms, buyer string) error {
-	free := ` AND sold + held < stock`
-	if mutant.CondOff {
-		free = ``
-	}
-	n, err := tx.Exec(ctx, `
-		UPDATE sales SET held = held + 1, version = version + 1
-		WHERE id = $1 AND opens_at <= holdfast_now()`+free, t.ID)
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		var open bool
-		if err := tx.Row(ctx, `SELECT opens_at <= holdfast_now() FROM sales WHERE id = $1`, t.ID).Scan(&open); err != nil {
-			return err
-		}
-		if !open {
-			return ErrNotOpen
-		}
-		return ErrSoldOut
-	}
-	limit := t.PerBuyer
-	if mutant.LimitOff {
-		limit = MaxStock
-	}
-	n, err = tx.Exec(ctx, `
-		INSERT INTO sale_buyers (sale, buyer, taken, cap) VALUES ($1, $2, 1, $3)
-		ON CONFLICT (sale, buyer) DO UPDATE SET taken = sale_buyers.taken + 1
-		WHERE sale_buyers.taken < sale_buyers.cap`, t.ID, buyer, limit)
-	if err == nil && n == 0 {
-		return ErrLimit
-	}
-	return err
-}
-
-func insertHold(ctx context.Context, tx *sqldb.Tx, t *terms, a attempt) (Hold, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return Hold{}, fmt.Errorf("flashsale: %w", err)
-	}
-	h := Hold{ID: id.String(), Sale: t.ID, Buyer: a.Buyer, State: StateHeld, Price: t.Price, Currency: t.Currency}
-	var expires, created int64
-	err = tx.Row(ctx, `
-		INSERT INTO holds (id, sale, buyer, permit, state, expires_at, created_at, changed_at)
-		VALUES ($1, $2, $3, $4, 'held', holdfast_now() + $5, holdfast_now(), holdfast_now())
-		RETURNING expires_at, created_at`,
-		h.ID, h.Sale, h.Buyer, a.permit, t.HoldSeconds*1e6).Scan(&expires, &created)
-	h.ExpiresAt, h.CreatedAt = time.UnixMicro(expires).UTC(), time.UnixMicro(created).UTC()
-	return h, err
 }
 
 // sqlRefusal gives the net's refusals and those of the key their names.

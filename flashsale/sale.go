@@ -232,11 +232,17 @@ func publishStock(ctx context.Context, tx *sqldb.Tx, sale, what string, units in
 	if err != nil {
 		return err
 	}
-	payload, err := json.Marshal(e)
+	row, err := e.row(sale)
 	if err != nil {
 		return err
 	}
-	return tx.Publish(ctx, Topic(sale), "stock", payload)
+	return tx.PublishAll(ctx, row)
+}
+
+// row is the event as the outbox takes it.
+func (e StockEvent) row(sale string) (sqldb.Event, error) {
+	payload, err := json.Marshal(e)
+	return sqldb.Event{Topic: Topic(sale), Kind: "stock", Payload: payload}, err
 }
 
 // terms is what a process keeps of a sale: what never changes, the mark, and what it counted.

@@ -81,12 +81,7 @@ func (p *Payments) Accept(ctx context.Context, r Request) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, fmt.Errorf("payment: %w", err)
 	}
-	key := idem.Key{Scope: r.Key, Request: canonical}
-	var a Accepted
-	err = p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		a, err = p.accept(ctx, tx, key, r)
-		return err
-	})
+	a, err := p.accepting.Do(ctx, application{r, idem.Key{Scope: r.Key, Request: canonical}})
 	if err != nil {
 		return Accepted{}, acceptError(err)
 	}
@@ -98,51 +93,125 @@ func (p *Payments) Accept(ctx context.Context, r Request) (Accepted, error) {
 	return a, nil
 }
 
-func (p *Payments) accept(ctx context.Context, tx *sqldb.Tx, key idem.Key, r Request) (Accepted, error) {
-	answer, err := idem.Begin(ctx, tx, key, p.opts.KeyLife)
-	if errors.Is(err, sqldb.ErrBusy) {
-		return Accepted{}, fmt.Errorf("%w: %w", ErrInFlight, err)
-	}
-	if err != nil || answer != nil {
-		return Accepted{Answer: answer, Replayed: true}, err
-	}
-	pay, err := p.insert(ctx, tx, r)
-	if err != nil {
-		return Accepted{}, err
-	}
-	if err := p.goods.Attach(ctx, tx, pay.claim()); err != nil {
-		return Accepted{}, err
-	}
-	err = post(ctx, tx, ledger.Transfer{
-		ID: pay.ID, Debit: providerAccount(r.Currency), Credit: clearingAccount(r.Currency),
-		Amount: r.Amount, Currency: r.Currency, Pending: true,
-	})
-	if err != nil {
-		return Accepted{}, err
-	}
-	if answer, err = json.Marshal(pay); err != nil {
-		return Accepted{}, err
-	}
-	if err := publish(ctx, tx, pay); err != nil {
-		return Accepted{}, err
-	}
-	return Accepted{Payment: pay, Answer: answer}, idem.Finish(ctx, tx, key, answer)
+// application is a request on its way.
+type application struct {
+	Request
+	key idem.Key
 }
 
-func (p *Payments) insert(ctx context.Context, tx *sqldb.Tx, r Request) (Payment, error) {
+// accept decides requests, and commits what is accepted together. It locks keys, holds and
+// accounts, in this order and each sorted, so that two servers cannot wait for each other.
+func (p *Payments) accept(ctx context.Context, tx *sqldb.Tx, in []application) ([]sqldb.Outcome[Accepted], error) {
+	keys := make([]idem.Key, len(in))
+	for i, a := range in {
+		keys[i] = a.key
+	}
+	begun, err := idem.Begin(ctx, tx, p.opts.KeyLife, keys...)
+	if errors.Is(err, sqldb.ErrBusy) && len(in) == 1 {
+		err = fmt.Errorf("%w: %w", ErrInFlight, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]sqldb.Outcome[Accepted], len(in))
+	var fresh []int
+	for i, b := range begun {
+		if b.Fresh() {
+			fresh = append(fresh, i)
+		}
+	}
+	if len(fresh) > 0 {
+		if err := p.acceptFresh(ctx, tx, in, fresh, out); err != nil {
+			return nil, err
+		}
+	}
+	for i, b := range begun {
+		switch {
+		case b.Err != nil:
+			out[i].Err = b.Err
+		case b.Answer != nil:
+			out[i].Value = Accepted{Answer: b.Answer, Replayed: true}
+		case b.Twin >= 0:
+			out[i] = out[b.Twin]
+			out[i].Value.Replayed = out[i].Err == nil
+		}
+	}
+	return out, nil
+}
+
+// acceptFresh decides those requests that are new.
+func (p *Payments) acceptFresh(ctx context.Context, tx *sqldb.Tx, in []application, fresh []int, out []sqldb.Outcome[Accepted]) error {
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return err
+	}
+	pays, claims := make([]Payment, len(fresh)), make([]Claim, len(fresh))
+	for n, i := range fresh {
+		if pays[n], err = newPayment(in[i].Request, now); err != nil {
+			return err
+		}
+		claims[n] = pays[n].claim()
+	}
+	refused, err := p.goods.Attach(ctx, tx, claims)
+	if err != nil {
+		return err
+	}
+	done := make([]idem.Done, len(fresh))
+	var taken []Payment
+	var holds []ledger.Op
+	for n, i := range fresh {
+		done[n].Key = in[i].key
+		if out[i].Err = refused[n]; refused[n] != nil {
+			continue
+		}
+		pay := pays[n]
+		if done[n].Answer, err = json.Marshal(pay); err != nil {
+			return err
+		}
+		out[i].Value = Accepted{Payment: pay, Answer: done[n].Answer}
+		taken = append(taken, pay)
+		holds = append(holds, ledger.Transfer{
+			ID: pay.ID, Debit: providerAccount(pay.Currency), Credit: clearingAccount(pay.Currency),
+			Amount: pay.Amount, Currency: pay.Currency, Pending: true,
+		})
+	}
+	if err := insert(ctx, tx, taken); err != nil {
+		return err
+	}
+	if err := post(ctx, tx, holds...); err != nil {
+		return err
+	}
+	if err := publish(ctx, tx, taken...); err != nil {
+		return err
+	}
+	return idem.Finish(ctx, tx, done...)
+}
+
+func newPayment(r Request, now int64) (Payment, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Payment{}, fmt.Errorf("payment: %w", err)
 	}
-	pay := Payment{ID: id.String(), Hold: r.Hold, Buyer: r.Buyer, Amount: r.Amount, Currency: r.Currency, State: Pending, source: r.Source}
-	var created, updated int64
-	err = tx.Row(ctx, `
+	at := time.UnixMicro(now).UTC()
+	return Payment{
+		ID: id.String(), Hold: r.Hold, Buyer: r.Buyer, Amount: r.Amount, Currency: r.Currency, State: Pending,
+		CreatedAt: at, UpdatedAt: at, source: r.Source,
+	}, nil
+}
+
+func insert(ctx context.Context, tx *sqldb.Tx, pays []Payment) error {
+	var list sqldb.Rows
+	for _, p := range pays {
+		list.Add(p.ID, p.Hold, p.Buyer, p.Amount, p.Currency, p.source, p.CreatedAt.UnixMicro())
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `
 		INSERT INTO payments (id, hold, buyer, amount, currency, source, state, next_at, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, 'pending', holdfast_now(), holdfast_now(), holdfast_now())
-		RETURNING created_at, updated_at`,
-		pay.ID, r.Hold, r.Buyer, r.Amount, r.Currency, r.Source).Scan(&created, &updated)
-	pay.CreatedAt, pay.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-	return pay, err
+		SELECT id, hold, buyer, amount, currency, source, 'pending', at, at, at FROM `+
+		tx.List("$1", "id text", "hold text", "buyer text", "amount bigint", "currency text", "source text", "at bigint"), list)
+	return err
 }
 
 func acceptError(err error) error {
@@ -170,11 +239,16 @@ func (p *Payments) openAccounts(ctx context.Context, currency string) error {
 	return err
 }
 
-// post applies one operation to the ledger that cannot be refused unless the books are wrong.
-func post(ctx context.Context, tx *sqldb.Tx, op ledger.Op) error {
-	out, err := ledger.Apply(ctx, tx, op)
-	if err == nil {
-		err = out[0].Err
+// post applies operations to the ledger that cannot be refused unless the books are wrong.
+func post(ctx context.Context, tx *sqldb.Tx, ops ...ledger.Op) error {
+	if len(ops) == 0 {
+		return nil
+	}
+	out, err := ledger.Apply(ctx, tx, ops...)
+	for _, o := range out {
+		if err == nil {
+			err = o.Err
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("payment: ledger: %w", err)
@@ -182,12 +256,16 @@ func post(ctx context.Context, tx *sqldb.Tx, op ledger.Op) error {
 	return nil
 }
 
-func publish(ctx context.Context, tx *sqldb.Tx, p Payment) error {
-	payload, err := json.Marshal(p)
-	if err != nil {
-		return err
+func publish(ctx context.Context, tx *sqldb.Tx, pays ...Payment) error {
+	events := make([]sqldb.Event, len(pays))
+	for i, p := range pays {
+		payload, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
+		events[i] = sqldb.Event{Topic: Topic, Kind: "payment." + string(p.State), Payload: payload}
 	}
-	return tx.Publish(ctx, Topic, "payment."+string(p.State), payload)
+	return tx.PublishAll(ctx, events...)
 }
 
 const columns = `id, hold, buyer, amount, currency, source, state, order_id, reason, giving_up, attempts, created_at, updated_at`

@@ -11,27 +11,32 @@ type Claim struct {
 	Payment, Hold, Buyer string
 	Amount               int64
 	Currency             string
+
+	// Known is what Live wants the later calls of the same worker to know. They do without.
+	Known any
 }
 
 // Goods is what can be paid for: something that is held for a buyer for some time. It is an
 // interface because a payment must not import what is sold.
 //
-// Methods that get a tx work inside it and nowhere else. Each may be called again after a crash.
+// Methods that get a tx work inside it and nowhere else. Each may be called again after a
+// crash. Those that take many claims return an error for each that is refused, of which they
+// have written nothing, or one error for all, which ends the transaction.
 type Goods interface {
-	// Attach binds a payment to a live hold, in the transaction that accepts it. Errors:
-	// ErrHoldGone, ErrHoldPaid, ErrAmount, *InvalidError.
-	Attach(ctx context.Context, tx *sqldb.Tx, c Claim) error
+	// Attach binds payments to live holds, in the transaction that accepts them; of two for
+	// one hold the first. Refusals: ErrHoldGone, ErrHoldPaid, ErrAmount, *InvalidError.
+	Attach(ctx context.Context, tx *sqldb.Tx, claims []Claim) (refused []error, err error)
 	// Live says whether the hold can still be confirmed: nil or ErrHoldGone.
-	Live(ctx context.Context, c Claim) error
+	Live(ctx context.Context, c *Claim) error
 	// BeforeExtend prepares what stands outside SQL for a longer hold.
 	BeforeExtend(ctx context.Context, c Claim) error
-	// Extend gives the hold more time, once, in the transaction that notes the authorisation.
-	// Errors: ErrHoldGone.
-	Extend(ctx context.Context, tx *sqldb.Tx, c Claim) error
+	// Extend gives holds more time, once, in the transaction that notes the authorisation.
+	// Refusals: ErrHoldGone.
+	Extend(ctx context.Context, tx *sqldb.Tx, claims []Claim) (refused []error, err error)
 	// BeforeConfirm prepares what stands outside SQL for an order.
 	BeforeConfirm(ctx context.Context, c Claim) error
-	// Confirm turns the hold into an order and returns its id. Errors: ErrHoldGone.
-	Confirm(ctx context.Context, tx *sqldb.Tx, c Claim) (order string, err error)
+	// Confirm turns holds into orders and returns their ids. Refusals: ErrHoldGone.
+	Confirm(ctx context.Context, tx *sqldb.Tx, claims []Claim) (orders []string, refused []error, err error)
 	// Abandon gives up the payment's claim, in the transaction that ends it without a sale: a
 	// hold that lives is free for another payment, an order is cancelled.
 	Abandon(ctx context.Context, tx *sqldb.Tx, c Claim) error

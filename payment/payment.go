@@ -98,10 +98,11 @@ type Payment struct {
 	source   string
 	givingUp bool // it is being taken back: nobody confirms it any more
 	attempts int
+	known    any // what the goods know of it; see Claim
 }
 
 func (p Payment) claim() Claim {
-	return Claim{Payment: p.ID, Hold: p.Hold, Buyer: p.Buyer, Amount: p.Amount, Currency: p.Currency}
+	return Claim{Payment: p.ID, Hold: p.Hold, Buyer: p.Buyer, Amount: p.Amount, Currency: p.Currency, Known: p.known}
 }
 
 // Topic is the outbox topic of payments' events; their kinds are "payment." and the state.

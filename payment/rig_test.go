@@ -216,7 +216,27 @@ func (s *seats) find(ctx context.Context, tx *sqldb.Tx, id string) (buyer, state
 	return
 }
 
-func (s *seats) Attach(ctx context.Context, tx *sqldb.Tx, c Claim) error {
+// one makes a method for many of one for one. Refusals are what payment knows as such.
+func one(claims []Claim, do func(Claim) error) ([]error, error) {
+	refused := make([]error, len(claims))
+	for i, c := range claims {
+		err := do(c)
+		var invalid *InvalidError
+		switch {
+		case errors.Is(err, ErrHoldGone), errors.Is(err, ErrHoldPaid), errors.Is(err, ErrAmount), errors.As(err, &invalid):
+			refused[i] = err
+		case err != nil:
+			return nil, err
+		}
+	}
+	return refused, nil
+}
+
+func (s *seats) Attach(ctx context.Context, tx *sqldb.Tx, claims []Claim) ([]error, error) {
+	return one(claims, func(c Claim) error { return s.attach(ctx, tx, c) })
+}
+
+func (s *seats) attach(ctx context.Context, tx *sqldb.Tx, c Claim) error {
 	buyer, state, of, price, err := s.find(ctx, tx, c.Hold)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -247,11 +267,11 @@ func (s *seats) lapse(ctx context.Context, point string, c Claim) error {
 	})
 }
 
-func (s *seats) Live(ctx context.Context, c Claim) error {
-	if err := s.lapse(ctx, "live", c); err != nil {
+func (s *seats) Live(ctx context.Context, c *Claim) error {
+	if err := s.lapse(ctx, "live", *c); err != nil {
 		return err
 	}
-	return s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.held(ctx, tx, c) })
+	return s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.held(ctx, tx, *c) })
 }
 
 func (s *seats) held(ctx context.Context, tx *sqldb.Tx, c Claim) error {
@@ -267,22 +287,28 @@ func (s *seats) held(ctx context.Context, tx *sqldb.Tx, c Claim) error {
 
 func (s *seats) BeforeExtend(ctx context.Context, c Claim) error { return s.lapse(ctx, "extend", c) }
 
-func (s *seats) Extend(ctx context.Context, tx *sqldb.Tx, c Claim) error {
-	if err := s.held(ctx, tx, c); err != nil {
+func (s *seats) Extend(ctx context.Context, tx *sqldb.Tx, claims []Claim) ([]error, error) {
+	return one(claims, func(c Claim) error {
+		if err := s.held(ctx, tx, c); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE seats SET extended = extended + 1 WHERE id = $1`, c.Hold)
 		return err
-	}
-	_, err := tx.Exec(ctx, `UPDATE seats SET extended = extended + 1 WHERE id = $1`, c.Hold)
-	return err
+	})
 }
 
 func (s *seats) BeforeConfirm(ctx context.Context, c Claim) error { return s.lapse(ctx, "confirm", c) }
 
-func (s *seats) Confirm(ctx context.Context, tx *sqldb.Tx, c Claim) (string, error) {
-	if err := s.held(ctx, tx, c); err != nil {
-		return "", err
-	}
-	_, err := tx.Exec(ctx, `UPDATE seats SET state = 'sold' WHERE id = $1`, c.Hold)
-	return "order-" + c.Payment, err
+func (s *seats) Confirm(ctx context.Context, tx *sqldb.Tx, claims []Claim) (orders []string, refused []error, err error) {
+	refused, err = one(claims, func(c Claim) error {
+		orders = append(orders, "order-"+c.Payment)
+		if err := s.held(ctx, tx, c); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE seats SET state = 'sold' WHERE id = $1`, c.Hold)
+		return err
+	})
+	return orders, refused, err
 }
 
 func (s *seats) Abandon(ctx context.Context, tx *sqldb.Tx, c Claim) error {

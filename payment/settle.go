@@ -84,9 +84,11 @@ func (p *Payments) timed(ctx context.Context, call func(context.Context) (Result
 
 // authorise: pending → authorised, failed, or over because the hold is gone.
 func (p *Payments) authorise(ctx context.Context, pay *Payment) error {
-	if err := p.goods.Live(ctx, pay.claim()); err != nil {
+	claim := pay.claim()
+	if err := p.goods.Live(ctx, &claim); err != nil {
 		return p.unlessGone(ctx, pay, err)
 	}
+	pay.known = claim.Known
 	res, err := p.ask(ctx, pay, "authorise", func(ctx context.Context) (Result, error) {
 		return p.provider.Authorise(ctx, pay.ID, pay.Amount, pay.Currency, pay.source)
 	})
@@ -113,10 +115,7 @@ func (p *Payments) authorised(ctx context.Context, pay *Payment) error {
 	if err := p.at("before authorised"); err != nil {
 		return err
 	}
-	err := p.move(ctx, pay, Authorised, func(ctx context.Context, tx *sqldb.Tx, next *Payment) error {
-		return p.goods.Extend(ctx, tx, next.claim())
-	})
-	return p.unlessGone(ctx, pay, err)
+	return p.unlessGone(ctx, pay, p.forward(ctx, pay, Authorised))
 }
 
 // unlessGone takes the payment back when err says that the hold is gone.
@@ -135,13 +134,7 @@ func (p *Payments) confirm(ctx context.Context, pay *Payment) error {
 	if err := p.at("before confirm"); err != nil {
 		return err
 	}
-	err := p.move(ctx, pay, Capturing, func(ctx context.Context, tx *sqldb.Tx, next *Payment) (err error) {
-		if next.Order, err = p.goods.Confirm(ctx, tx, next.claim()); err != nil {
-			return err
-		}
-		return post(ctx, tx, ledger.Post{ID: pay.ID + ":post", Transfer: pay.ID})
-	})
-	return p.unlessGone(ctx, pay, err)
+	return p.unlessGone(ctx, pay, p.forward(ctx, pay, Capturing))
 }
 
 // capture: capturing → captured, or failed when the provider refuses for good.
@@ -154,21 +147,11 @@ func (p *Payments) capture(ctx context.Context, pay *Payment) error {
 	}
 	switch res.Status {
 	case StatusCaptured:
-		return p.captured(ctx, pay)
+		return p.forward(ctx, pay, Captured)
 	case StatusRefused, StatusVoided:
 		return p.refused(ctx, pay, res)
 	}
 	return fmt.Errorf("capture: the provider has %q on record", res.Status)
-}
-
-func (p *Payments) captured(ctx context.Context, pay *Payment) error {
-	return p.move(ctx, pay, Captured, func(ctx context.Context, tx *sqldb.Tx, next *Payment) error {
-		next.Reason = ""
-		return post(ctx, tx, ledger.Transfer{
-			ID: pay.ID + ":capture", Debit: clearingAccount(pay.Currency), Credit: merchantAccount(pay.Currency),
-			Amount: pay.Amount, Currency: pay.Currency,
-		})
-	})
 }
 
 // refused gives the authorisation back before the order is cancelled, so that no money stays
@@ -180,7 +163,7 @@ func (p *Payments) refused(ctx context.Context, pay *Payment, why Result) error 
 	}
 	switch res.Status {
 	case StatusCaptured: // refused and captured after all: what is on record counts
-		return p.captured(ctx, pay)
+		return p.forward(ctx, pay, Captured)
 	case StatusVoided, StatusRefused:
 		return p.end(ctx, pay, Failed, "capture refused: "+why.Reason)
 	}

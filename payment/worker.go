@@ -2,7 +2,6 @@ package payment
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -21,6 +20,9 @@ type Payments struct {
 	goods    Goods
 	opts     Options
 	stats    counters
+
+	accepting *sqldb.Group[application, Accepted]
+	moving    *sqldb.Group[Payment, Payment]
 
 	currencies sync.Map      // whose accounts exist
 	kick       chan struct{} // there is work
@@ -62,6 +64,8 @@ func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments,
 		stop:  make(chan struct{}),
 		at:    func(string) error { return nil },
 	}
+	p.accepting = sqldb.NewGroup(db, p.accept)
+	p.moving = sqldb.NewGroup(db, p.moveAll)
 	p.work, p.abort = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -219,73 +223,4 @@ func shorten(s string) string {
 		s = s[:most]
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
-}
-
-// errMoved: another worker has taken the payment a step further.
-var errMoved = errors.New("payment: moved by another worker")
-
-// move is one step forward: in one transaction the state changes, if it is still what it was,
-// and fn does what belongs to it.
-func (p *Payments) move(ctx context.Context, pay *Payment, to State, fn func(ctx context.Context, tx *sqldb.Tx, next *Payment) error) error {
-	var next Payment
-	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		next = *pay
-		next.State = to
-		// First of all: a worker that outlived its lease must not mistake what another has
-		// done since for a hold that is gone.
-		if err := p.lock(ctx, tx, pay); err != nil {
-			return err
-		}
-		if err := fn(ctx, tx, &next); err != nil {
-			return err
-		}
-		var at int64
-		err := tx.Row(ctx, `
-			UPDATE payments SET state = $3, order_id = $4, reason = $5, updated_at = holdfast_now(),
-				attempts = 1, next_at = holdfast_now() + $6
-			WHERE id = $1 AND state = $2 RETURNING updated_at`,
-			pay.ID, string(pay.State), string(to), next.Order, next.Reason, p.opts.Lease.Microseconds()).Scan(&at)
-		if errors.Is(err, sql.ErrNoRows) {
-			return errMoved
-		}
-		if err != nil {
-			return err
-		}
-		next.UpdatedAt = time.UnixMicro(at).UTC()
-		return publish(ctx, tx, next)
-	})
-	if err == nil {
-		*pay = next
-	}
-	return err
-}
-
-// lock keeps a payment's row until the transaction ends, if it is still what this worker has
-// seen.
-func (p *Payments) lock(ctx context.Context, tx *sqldb.Tx, pay *Payment) error {
-	var same bool
-	err := tx.Row(ctx, `SELECT state = $2 AND giving_up = $3 FROM payments WHERE id = $1`+tx.ForUpdate(),
-		pay.ID, string(pay.State), pay.givingUp).Scan(&same)
-	if err == nil && !same {
-		return errMoved
-	}
-	return err
-}
-
-// giveUp decides, before the provider is told, that nobody confirms this payment any more.
-func (p *Payments) giveUp(ctx context.Context, pay *Payment) error {
-	if pay.givingUp {
-		return nil
-	}
-	err := p.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		if err := p.lock(ctx, tx, pay); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE payments SET giving_up = TRUE WHERE id = $1`, pay.ID)
-		return err
-	})
-	if err == nil {
-		pay.givingUp = true
-	}
-	return err
 }

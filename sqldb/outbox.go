@@ -26,15 +26,24 @@ type Event struct {
 // Publish writes an event that readers see when, and only when, the transaction
 // commits.
 func (t *Tx) Publish(ctx context.Context, topic, kind string, payload []byte) error {
-	if topic == "" || len(topic) > MaxTopic || kind == "" || len(kind) > MaxTopic || len(payload) > MaxPayload {
-		return fmt.Errorf("%w: an event has a topic and a kind of 1..%d bytes and a payload of at most %d",
-			ErrConfig, MaxTopic, MaxPayload)
+	return t.PublishAll(ctx, Event{Topic: topic, Kind: kind, Payload: payload})
+}
+
+// PublishAll is Publish for many. Of each event it takes Topic, Kind and Payload.
+func (t *Tx) PublishAll(ctx context.Context, events ...Event) error {
+	var list Rows
+	for _, e := range events {
+		if e.Topic == "" || len(e.Topic) > MaxTopic || e.Kind == "" || len(e.Kind) > MaxTopic || len(e.Payload) > MaxPayload {
+			return fmt.Errorf("%w: an event has a topic and a kind of 1..%d bytes and a payload of at most %d",
+				ErrConfig, MaxTopic, MaxPayload)
+		}
+		list.Add(e.Topic, e.Kind, Bytes(e.Payload))
 	}
-	if payload == nil {
-		payload = []byte{}
+	if len(list) == 0 {
+		return nil
 	}
-	_, err := t.Exec(ctx, `INSERT INTO outbox (topic, kind, payload, at) VALUES ($1, $2, $3, holdfast_now())`,
-		topic, kind, payload)
+	_, err := t.Exec(ctx, `INSERT INTO outbox (topic, kind, payload, at) SELECT topic, kind, payload, holdfast_now() FROM `+
+		t.List("$1", "topic text", "kind text", "payload bytea"), list)
 	return err
 }
 

@@ -250,3 +250,9 @@ func (t *Tx) SkipLocked() string {
 // goroutine, after those that were added before. It does not run when the transaction
 // is rolled back or its outcome is unknown.
 func (t *Tx) AfterCommit(fn func()) { t.after = append(t.after, fn) }
+
+// Now is the engine's clock, in µs since the epoch.
+func (t *Tx) Now(ctx context.Context) (us int64, err error) {
+	err = t.Row(ctx, `SELECT holdfast_now()`).Scan(&us)
+	return us, err
+}

@@ -15,10 +15,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"embed"
 	"errors"
 	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/internal/mutant"
@@ -50,37 +51,132 @@ func Migrations() sqldb.Migrations {
 	return sqldb.Migrations{Name: "idem", FS: dir}
 }
 
-// Begin is the transaction's first step. It returns the stored answer of an earlier request,
-// or nil, and then the caller does the work and calls Finish in the same transaction. Errors:
-// ErrReused, and those of sqldb (ErrBusy: the first request is still running).
-func Begin(ctx context.Context, tx *sqldb.Tx, key Key, life time.Duration) (answer []byte, err error) {
-	if mutant.IdempotencyOff {
-		return nil, nil
-	}
-	n, err := tx.Exec(ctx, `
-		INSERT INTO idempotency_keys (scope, request, answer, expires_at)
-		VALUES ($1, $2, $3, holdfast_now() + $4)
-		ON CONFLICT (scope) DO UPDATE
-		SET request = excluded.request, answer = excluded.answer, expires_at = excluded.expires_at
-		WHERE idempotency_keys.expires_at <= holdfast_now()`,
-		key.scope(), key.request(), []byte{}, life.Microseconds())
-	if err != nil || n == 1 {
-		return nil, err
-	}
-	answer, err = find(ctx, tx, key)
-	if err == nil && answer == nil {
-		// The row was there a moment ago; it was swept in between.
-		err = sqldb.ErrBusy
-	}
-	return answer, err
+// Begun is what Begin found of a key. Answer is that of an earlier request; Err is ErrReused
+// or sqldb.ErrBusy (its row is being swept; try again). Twin is the place of another key of the
+// same call with the same scope, whose outcome this one shares; -1 for none. When none of them
+// is set the caller does the work and gives the answer to Finish.
+type Begun struct {
+	Answer []byte
+	Err    error
+	Twin   int
 }
 
-// Finish stores the answer, which must not be empty.
-func Finish(ctx context.Context, tx *sqldb.Tx, key Key, answer []byte) error {
+// Fresh says that the work is to be done.
+func (b Begun) Fresh() bool { return b.Answer == nil && b.Err == nil && b.Twin < 0 }
+
+// Begin is the transaction's first step: it looks for earlier answers, and keeps the others'
+// keys, in their order, until the transaction ends. Errors: those of sqldb (ErrBusy: one of the
+// keys is in a transaction that is still running).
+func Begin(ctx context.Context, tx *sqldb.Tx, life time.Duration, keys ...Key) ([]Begun, error) {
+	begun := make([]Begun, len(keys))
+	first := map[string]int{} // scope → place
+	for i, k := range keys {
+		begun[i].Twin = -1
+		if _, twin := first[string(k.scope())]; !twin {
+			first[string(k.scope())] = i
+		}
+	}
+	if mutant.IdempotencyOff {
+		return begun, nil
+	}
+	written, err := claim(ctx, tx, keys, first, life)
+	if err != nil {
+		return nil, err
+	}
+	var known []Key
+	for scope, i := range first {
+		if !written[scope] {
+			known = append(known, keys[i])
+		}
+	}
+	answers, err := find(ctx, tx, known...)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range keys {
+		scope := string(k.scope())
+		a, there := answers[scope]
+		j := first[scope]
+		switch {
+		case there && bytes.Equal(a.request, k.request()):
+			begun[i].Answer = a.answer
+		case there:
+			begun[i].Err = ErrReused
+		case !written[scope]:
+			begun[i].Err = sqldb.ErrBusy // it was there a moment ago; it was swept in between
+		case i != j && bytes.Equal(keys[j].request(), k.request()):
+			begun[i].Twin = j
+		case i != j:
+			begun[i].Err = ErrReused
+		}
+	}
+	return begun, nil
+}
+
+// claim writes rows for scopes that have none, or an expired one, and says which.
+func claim(ctx context.Context, tx *sqldb.Tx, keys []Key, first map[string]int, life time.Duration) (map[string]bool, error) {
+	var rows sqldb.Rows
+	for _, scope := range slices.Sorted(maps.Keys(first)) { // so that two transactions cannot wait for each other
+		rows.Add(sqldb.Bytes(scope), sqldb.Bytes(keys[first[scope]].request()))
+	}
+	written := map[string]bool{}
+	return written, each(ctx, tx, func(scan func(...any) error) error {
+		var scope []byte
+		err := scan(&scope)
+		written[string(scope)] = true
+		return err
+	}, `INSERT INTO idempotency_keys (scope, request, answer, expires_at)
+		SELECT scope, request, $2, holdfast_now() + $3 FROM `+tx.List("$1", "scope bytea", "request bytea")+` WHERE true
+		ON CONFLICT (scope) DO UPDATE
+		SET request = excluded.request, answer = excluded.answer, expires_at = excluded.expires_at
+		WHERE idempotency_keys.expires_at <= holdfast_now()
+		RETURNING scope`, rows, []byte{}, life.Microseconds())
+}
+
+func each(ctx context.Context, tx *sqldb.Tx, row func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Done is a key whose work is done, or was refused: then Answer is nil and the key forgotten.
+type Done struct {
+	Key    Key
+	Answer []byte
+}
+
+// Finish stores answers, in the transaction that began their keys.
+func Finish(ctx context.Context, tx *sqldb.Tx, done ...Done) error {
 	if mutant.IdempotencyOff {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `UPDATE idempotency_keys SET answer = $2 WHERE scope = $1`, key.scope(), answer)
+	var answers, refused sqldb.Rows
+	for _, d := range done {
+		if d.Answer == nil {
+			refused.Add(sqldb.Bytes(d.Key.scope()))
+		} else {
+			answers.Add(sqldb.Bytes(d.Key.scope()), sqldb.Bytes(d.Answer))
+		}
+	}
+	if len(answers) > 0 {
+		_, err := tx.Exec(ctx, `UPDATE idempotency_keys SET answer = list.answer
+			FROM `+tx.List("$1", "scope bytea", "answer bytea")+` WHERE idempotency_keys.scope = list.scope`, answers)
+		if err != nil {
+			return err
+		}
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM idempotency_keys WHERE scope IN (SELECT scope FROM `+tx.List("$1", "scope bytea")+`)`, refused)
 	return err
 }
 
@@ -91,26 +187,40 @@ func Lookup(ctx context.Context, db *sqldb.DB, key Key) (answer []byte, err erro
 		return nil, nil
 	}
 	err = db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		answer, err = find(ctx, tx, key)
+		found, err := find(ctx, tx, key)
+		a := found[string(key.scope())]
+		if err == nil && a.answer != nil && !bytes.Equal(a.request, key.request()) {
+			err = ErrReused
+		}
+		answer = a.answer
 		return err
 	})
-	return answer, err
-}
-
-func find(ctx context.Context, tx *sqldb.Tx, key Key) ([]byte, error) {
-	var request, answer []byte
-	err := tx.Row(ctx, `
-		SELECT request, answer FROM idempotency_keys
-		WHERE scope = $1 AND expires_at > holdfast_now()`, key.scope()).Scan(&request, &answer)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, nil
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case !bytes.Equal(request, key.request()):
-		return nil, ErrReused
 	}
 	return answer, nil
+}
+
+type stored struct{ request, answer []byte }
+
+// find returns what is stored under keys, by their scopes.
+func find(ctx context.Context, tx *sqldb.Tx, keys ...Key) (map[string]stored, error) {
+	found := map[string]stored{}
+	if len(keys) == 0 {
+		return found, nil
+	}
+	var rows sqldb.Rows
+	for _, k := range keys {
+		rows.Add(sqldb.Bytes(k.scope()))
+	}
+	return found, each(ctx, tx, func(scan func(...any) error) error {
+		var scope []byte
+		var s stored
+		err := scan(&scope, &s.request, &s.answer)
+		found[string(scope)] = s
+		return err
+	}, `SELECT scope, request, answer FROM idempotency_keys
+		WHERE scope IN (SELECT scope FROM `+tx.List("$1", "scope bytea")+`) AND expires_at > holdfast_now()`, rows)
 }
 
 // Sweep removes up to limit keys that have expired and says how many.

@@ -28,12 +28,15 @@ func each(t *testing.T, fn func(t *testing.T, db *sqldb.DB)) {
 // once does the work behind key: it counts, and answers with the count.
 func once(ctx context.Context, db *sqldb.DB, key idem.Key, life time.Duration, work *atomic.Int64) (answer []byte, err error) {
 	err = db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		answer, err = idem.Begin(ctx, tx, key, life)
-		if err != nil || answer != nil {
+		begun, err := idem.Begin(ctx, tx, life, key)
+		if err != nil || !begun[0].Fresh() {
+			if err == nil {
+				answer, err = begun[0].Answer, begun[0].Err
+			}
 			return err
 		}
 		answer = fmt.Appendf(nil, "answer %d", work.Add(1))
-		return idem.Finish(ctx, tx, key, answer)
+		return idem.Finish(ctx, tx, idem.Done{Key: key, Answer: answer})
 	})
 	return answer, err
 }
@@ -84,7 +87,7 @@ func TestFailedWorkLeavesNoClaim(t *testing.T) {
 		var work atomic.Int64
 		key, boom := idem.Key{Scope: "s"}, errors.New("boom")
 		err := db.Write(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
-			if _, err := idem.Begin(ctx, tx, key, time.Hour); err != nil {
+			if _, err := idem.Begin(ctx, tx, time.Hour, key); err != nil {
 				return err
 			}
 			return boom
@@ -125,6 +128,42 @@ func TestExpiredKeyIsNew(t *testing.T) {
 		}
 		if got, err := idem.Lookup(t.Context(), db, long); string(got) != "answer 2" || err != nil {
 			t.Errorf("what lives was swept: %q, %v", got, err)
+		}
+	})
+}
+
+// Many keys of one transaction: what is known, what is another request, what is there twice,
+// and what is refused in the end.
+func TestManyKeys(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB) {
+		var work atomic.Int64
+		a, b, c := idem.Key{Scope: "a"}, idem.Key{Scope: "b"}, idem.Key{Scope: "c"}
+		if _, err := once(t.Context(), db, a, time.Hour, &work); err != nil {
+			t.Fatal(err)
+		}
+		other := func(k idem.Key) idem.Key { k.Request = []byte("other"); return k }
+		err := db.Write(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			got, err := idem.Begin(ctx, tx, time.Hour, c, other(a), b, b, other(b), a, a)
+			if err != nil {
+				return err
+			}
+			known := idem.Begun{Answer: []byte("answer 1"), Twin: -1}
+			reused := idem.Begun{Err: idem.ErrReused, Twin: -1}
+			want := []idem.Begun{{Twin: -1}, reused, {Twin: -1}, {Twin: 2}, reused, known, known}
+			for i := range want {
+				if string(got[i].Answer) != string(want[i].Answer) || !errors.Is(got[i].Err, want[i].Err) || got[i].Twin != want[i].Twin {
+					t.Errorf("%d: %+v, want %+v", i, got[i], want[i])
+				}
+			}
+			return idem.Finish(ctx, tx, idem.Done{Key: c}, idem.Done{Key: b, Answer: []byte("of b")})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, want := range map[string]string{"a": "answer 1", "b": "of b", "c": ""} {
+			if got, err := idem.Lookup(t.Context(), db, idem.Key{Scope: key}); string(got) != want || err != nil {
+				t.Errorf("%s: %q %v", key, got, err)
+			}
 		}
 	})
 }

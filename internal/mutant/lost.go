@@ -2,5 +2,5 @@
 
 package mutant
 
-// CommitLost answers some holds whose commit does not happen.
-const CommitLost = false
+// HoldLost answers some holds that it has not written.
+const HoldLost = false

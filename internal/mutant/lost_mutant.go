@@ -2,4 +2,4 @@
 
 package mutant
 
-const CommitLost = true
+const HoldLost = true

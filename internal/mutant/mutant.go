@@ -22,7 +22,7 @@ func Active() []string {
 		{AskOff, "mutant_ask"},
 		{LimitOff, "mutant_limit"},
 		{ReturnOff, "mutant_return"},
-		{CommitLost, "mutant_lost"},
+		{HoldLost, "mutant_lost"},
 	} {
 		if m.off {
 			on = append(on, m.tag)
