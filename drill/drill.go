@@ -60,7 +60,7 @@ type Report struct {
 	Verdict string  `json:"verdict"`
 	Seed    uint64  `json:"seed"`
 	Checks  []Check `json:"checks"`
-	Figures Figures `json:"figures"`
+	Figures any     `json:"figures"`
 	Kept    string  `json:"kept,omitempty"` // where the evidence of a failure lies
 }
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Figures are measured by the clients; they judge nothing.
-type Figures struct {
+// SaleFigures are measured by the clients; they judge nothing.
+type SaleFigures struct {
 	Seconds        float64        `json:"seconds"`       // all of it
 	StormSeconds   float64        `json:"storm_seconds"` // from the first buyer to the last unit sold
 	Buyers         int            `json:"buyers"`
@@ -29,8 +29,8 @@ type Figures struct {
 	ProviderFaults map[string]int `json:"provider_faults"`
 }
 
-func (r *run) figures(e *evidence) Figures {
-	f := Figures{
+func (r *run) figures(e *evidence) SaleFigures {
+	f := SaleFigures{
 		Seconds: rounded(time.Since(r.began).Seconds()), StormSeconds: rounded(r.stormed.Seconds()),
 		Buyers: r.Buyers, Stock: r.Stock, Servers: r.Servers, Sold: e.Sale.Sold, Holds: e.Counts["holds"],
 		HoldP50Ms: percentile(r.record.latencies[kindHold], 0.50), HoldP99Ms: percentile(r.record.latencies[kindHold], 0.99),

@@ -22,15 +22,15 @@ type place struct {
 	undo  []func(ctx context.Context) error
 }
 
-func newPlace(ctx context.Context, p plan) (pl *place, err error) {
+func newPlace(ctx context.Context, store, db string) (pl *place, err error) {
 	var id [5]byte
 	_, _ = rand.Read(id[:]) // never fails
 	pl = &place{id: "drill-" + hex.EncodeToString(id[:])}
 	if pl.dir, err = os.MkdirTemp("", "holdfast-"+pl.id+"-"); err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
 	}
-	if err = pl.placeStore(p.Store); err == nil {
-		err = pl.placeDB(ctx, p.DB)
+	if err = pl.placeStore(store); err == nil {
+		err = pl.placeDB(ctx, db)
 	}
 	if err != nil {
 		return nil, errors.Join(err, pl.clear(ctx, false))

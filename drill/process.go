@@ -45,12 +45,16 @@ type child struct {
 
 // start runs bin with its output going to the end of the file log.
 func (n *nursery) start(bin, log string, args ...string) (*child, error) {
+	return n.run(exec.Command(bin, args...), log)
+}
+
+func (n *nursery) run(cmd *exec.Cmd, log string) (*child, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
 	}
 	defer out.Close() // the child has its own
-	c := &child{cmd: exec.Command(bin, args...), log: log, exited: make(chan struct{})}
+	c := &child{cmd: cmd, log: log, exited: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = out, out
 	c.cmd.SysProcAttr = childAttr()
 	started := make(chan error)

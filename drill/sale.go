@@ -59,7 +59,7 @@ type run struct {
 func (r *run) sale(ctx context.Context) (report Report, err error) {
 	r.shuffle()
 	r.progress.say("sale drill: %d buyers, %d units, %d servers, %d kills, seed %d", r.Buyers, r.Stock, r.Servers, r.kills, r.Seed)
-	if r.place, err = newPlace(ctx, r.plan); err != nil {
+	if r.place, err = newPlace(ctx, r.Store, r.DB); err != nil {
 		return report, err
 	}
 	failed := false

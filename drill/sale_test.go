@@ -22,6 +22,12 @@ func drillSale(t *testing.T, opts SaleOptions) Report {
 	var said bytes.Buffer
 	opts.Progress = &said
 	report, err := Sale(t.Context(), opts)
+	return reported(t, report, err, &said)
+}
+
+// reported shows what a drill said when its test fails.
+func reported(t *testing.T, report Report, err error, said *bytes.Buffer) Report {
+	t.Helper()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
 	}
@@ -49,11 +55,11 @@ func TestSaleOnTheEmbeddedEngines(t *testing.T) {
 	r := drillSale(t, SaleOptions{Binary: bin})
 	mustPass(t, r)
 	nothingLeft(t)
-	if r.Class != "A" || r.Figures.Sold != 100 || len(r.Figures.Restarts) != 1 {
+	if r.Class != "A" || r.Figures.(SaleFigures).Sold != 100 || len(r.Figures.(SaleFigures).Restarts) != 1 {
 		t.Errorf("%+v", r)
 	}
-	if r.Figures.Seconds > 40 {
-		t.Errorf("it took %.1f s", r.Figures.Seconds)
+	if r.Figures.(SaleFigures).Seconds > 40 {
+		t.Errorf("it took %.1f s", r.Figures.(SaleFigures).Seconds)
 	}
 }
 
@@ -66,7 +72,7 @@ func TestSaleOnTwoServers(t *testing.T) {
 	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 300, Stock: 80})
 	mustPass(t, r)
 	nothingLeft(t)
-	if r.Class != "C" || len(r.Figures.Restarts) != 2 {
+	if r.Class != "C" || len(r.Figures.(SaleFigures).Restarts) != 2 {
 		t.Errorf("%+v", r)
 	}
 	if keys := redis.Admin(t, "DBSIZE"); !strings.Contains(keys, "0") || strings.ContainsAny(keys, "123456789") {
@@ -212,7 +218,7 @@ func TestPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pl, err := newPlace(t.Context(), p)
+	pl, err := newPlace(t.Context(), p.Store, p.DB)
 	if err != nil {
 		t.Fatal(err)
 	}

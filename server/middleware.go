@@ -57,6 +57,9 @@ func (s *Server) observed(next http.Handler) http.Handler {
 		}
 		rw.Header().Set("X-Request-Id", id)
 		rw.Header().Set("X-Content-Type-Options", "nosniff")
+		if s.closing.Load() {
+			rw.Header().Set("Connection", "close")
+		}
 		w := &answerWriter{ResponseWriter: rw}
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
 		defer func() {

@@ -11,7 +11,8 @@ import (
 )
 
 type drillCmd struct {
-	Sale drillSaleCmd `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
+	Sale    drillSaleCmd    `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
+	Restart drillRestartCmd `cmd:"" help:"Rolling restarts under load: no request fails."`
 }
 
 type drillSaleCmd struct {
@@ -27,21 +28,48 @@ type drillSaleCmd struct {
 }
 
 func (c *drillSaleCmd) Run(e *env) error {
-	var progress io.Writer
-	if info, err := os.Stderr.Stat(); !c.JSON || (err == nil && info.Mode()&os.ModeCharDevice != 0) {
-		progress = os.Stderr
-	}
 	report, err := drill.Sale(e.ctx, drill.SaleOptions{
 		Store: c.Store, DB: c.DB, Buyers: c.Buyers, Stock: c.Stock, Servers: c.Servers,
-		Faults: c.Fault, Seed: c.Seed, Binary: c.Binary, Progress: progress,
+		Faults: c.Fault, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
 	})
+	return verdict(e.out, report, err, c.JSON)
+}
+
+type drillRestartCmd struct {
+	Store  string `help:"Store to use, under a prefix of its own. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
+	DB     string `name:"db" help:"Database to use, in a schema of its own. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
+	Rounds int    `help:"How many restarts." default:"8"`
+	Rate   int    `help:"Requests a second." default:"200"`
+	Seed   uint64 `help:"Deals the same moments as the run that printed it; 0: new ones."`
+	JSON   bool   `name:"json" help:"The last line is the report as JSON."`
+	Binary string `hidden:"" type:"path" help:"The program to judge; default: this one."`
+}
+
+func (c *drillRestartCmd) Run(e *env) error {
+	report, err := drill.Restart(e.ctx, drill.RestartOptions{
+		Store: c.Store, DB: c.DB, Rounds: c.Rounds, Rate: c.Rate, Seed: c.Seed, Binary: c.Binary,
+		Progress: drillProgress(c.JSON),
+	})
+	return verdict(e.out, report, err, c.JSON)
+}
+
+// drillProgress is where progress goes: with --json only to a terminal.
+func drillProgress(asJSON bool) io.Writer {
+	if info, err := os.Stderr.Stat(); !asJSON || (err == nil && info.Mode()&os.ModeCharDevice != 0) {
+		return os.Stderr
+	}
+	return nil
+}
+
+// verdict prints a report, and fails when the drill did.
+func verdict(out io.Writer, r drill.Report, err error, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if err := printReport(e.out, report, c.JSON); err != nil {
+	if err := printReport(out, r, asJSON); err != nil {
 		return err
 	}
-	if !report.Passed() {
+	if !r.Passed() {
 		return errors.New("the drill failed")
 	}
 	return nil

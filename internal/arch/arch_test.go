@@ -32,7 +32,7 @@ var may = map[string][]string{
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 
 	// floor 3
-	"server": {"flashsale", "payment", "ledger", "store", "sqldb", "internal/idem"},
+	"server": {"flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
 		"drill", "internal/idem", "internal/mutant"},
 

@@ -23,6 +23,7 @@ func Active() []string {
 		{LimitOff, "mutant_limit"},
 		{ReturnOff, "mutant_return"},
 		{HoldLost, "mutant_lost"},
+		{DrainOff, "mutant_drain"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

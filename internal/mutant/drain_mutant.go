@@ -1,0 +1,5 @@
+//go:build mutant_drain
+
+package mutant
+
+const DrainOff = true
