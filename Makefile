@@ -6,7 +6,7 @@ GO      ?= go
 BIN     := bin/holdfast
 TIMEOUT ?= 15m
 
-.PHONY: help up build deps test test-short lint fmt drill clean
+.PHONY: help up build deps test test-short bench lint fmt drill clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -26,8 +26,12 @@ test: deps ## all tests, on real engines, with the race detector
 test-short: ## tests without drills and long fault runs; no race detector
 	$(GO) test -short ./...
 
-drill: build ## the sale drill on the embedded engines
+drill: build ## the drills on the embedded engines
 	$(BIN) drill sale
+	$(BIN) drill restart
+
+bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
+	@scripts/bench
 
 lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax
 	@scripts/lint
