@@ -79,7 +79,7 @@ func (s *Sales) Attach(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim
 	n, err := tx.Exec(ctx, `
 		UPDATE holds SET payment = list.payment, changed_at = holdfast_now()
 		FROM `+tx.List("$1", "hold text", "payment text")+`
-		WHERE holds.id = list.hold AND state = 'held' AND holds.payment = '' AND expires_at > holdfast_now()`, list)
+		WHERE holds.id = list.hold AND holds.payment = '' AND `+live, list)
 	if err == nil && n != int64(len(list)) {
 		err = errors.New("flashsale: a hold ended while a payment was accepted")
 	}
@@ -207,6 +207,10 @@ func (s *Sales) Extend(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim
 		WHEN extended OR expires_at > `+longer+` THEN expires_at ELSE `+longer+` END`)
 }
 
+// live says that a unit is held and its time not over, in words that no index has: a hold is
+// found by its id, and not among all that are held.
+const live = `state || '' = 'held' AND expires_at + 0 > holdfast_now()`
+
 // change updates the live holds of claims, and says which were gone.
 func change(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim, set string) (refused []error, err error) {
 	var list sqldb.Rows
@@ -220,7 +224,7 @@ func change(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim, set strin
 		changed[id] = true
 		return err
 	}, `UPDATE holds SET `+set+` FROM `+tx.List("$1", "hold text", "by text")+`
-		WHERE holds.id = list.hold AND payment = list.by AND state = 'held' AND expires_at > holdfast_now()
+		WHERE holds.id = list.hold AND payment = list.by AND `+live+`
 		RETURNING id`, list)
 	refused = make([]error, len(claims))
 	for i, c := range claims {

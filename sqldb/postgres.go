@@ -35,6 +35,9 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		"statement_timeout":                   millis(opts.Timeout - opts.Timeout/10),
 		"lock_timeout":                        millis(lockTimeout),
 		"idle_in_transaction_session_timeout": millis(opts.Timeout + commitGrace),
+		// A plan that was made while a table was small reads all of it, and is kept while
+		// the table grows. Every statement here has an index to go by.
+		"enable_seqscan": "off",
 	})
 	setDefaults(unlimited, map[string]string{
 		"application_name":                    "holdfast migrate",
