@@ -48,6 +48,7 @@ var saleChecks = []check{
 	{"units-came-back", unitsCameBack},
 	{"permits-agree", permitsAgree},
 	{"events-streamed", eventsStreamed},
+	{"recovered-by-themselves", recoveredByThemselves},
 	{"servers-answered-well", serversAnsweredWell},
 	{"storm-happened", stormHappened},
 }

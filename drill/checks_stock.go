@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -176,10 +177,10 @@ func unitsCameBack(e *evidence) (wrong findings, looked string) {
 }
 
 // dueBack is until when a unit whose hold ends at t has to be back: time in which no server was
-// up does not count.
+// up or the database was away does not count. A store that is away changes nothing.
 func (e *evidence) dueBack(t int64) int64 {
 	until := t + backWithin.Microseconds()
-	for _, gap := range e.allDown() {
+	for _, gap := range e.noService() {
 		if t < gap.to && until > gap.from {
 			until = max(until, gap.to+backWithin.Microseconds())
 		}
@@ -189,26 +190,29 @@ func (e *evidence) dueBack(t int64) int64 {
 
 type span struct{ from, to int64 }
 
+// noService are the times in which no unit could come back, by their beginnings.
+func (e *evidence) noService() []span {
+	gaps := e.allDown()
+	for _, o := range e.Outages {
+		if o.Fault == FaultStopDB {
+			gaps = append(gaps, span{o.Down, o.Up})
+		}
+	}
+	slices.SortFunc(gaps, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	return gaps
+}
+
 // allDown are the times in which no server was up.
 func (e *evidence) allDown() []span {
-	servers := 1
-	for _, o := range e.Outages {
-		servers = max(servers, o.Server+1)
-	}
-	if n := e.Counts["servers"]; n > 0 {
-		servers = n
-	}
 	gaps := []span{{0, 1<<63 - 1}}
-	for s := range servers {
-		var mine, both []span
-		for _, o := range e.Outages {
-			if o.Server == s {
-				mine = append(mine, span{o.Down, o.Up})
-			}
-		}
+	for s := range e.Counts["servers"] {
+		var both []span
 		for _, a := range gaps {
-			for _, b := range mine {
-				if from, to := max(a.from, b.from), min(a.to, b.to); from < to {
+			for _, o := range e.Outages {
+				if o.Fault != FaultKillServer || o.Server != s {
+					continue
+				}
+				if from, to := max(a.from, o.Down), min(a.to, o.Up); from < to {
 					both = append(both, span{from, to})
 				}
 			}

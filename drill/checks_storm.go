@@ -116,14 +116,17 @@ func stormHappened(e *evidence) (wrong findings, looked string) {
 			wrong.add("%d %s, the storm should have had %d", e.Counts[name], name, want[name])
 		}
 	}
-	kills := 0
+	hits, all := map[string]int{}, 0
 	for _, o := range e.Outages {
-		if o.WasRunning && o.InFlight > 0 && o.Up > o.Down {
-			kills++
+		if o.Hit && o.InFlight > 0 && o.Up > o.Down {
+			hits[o.Fault]++
+			all++
 		}
 	}
-	if kills < e.KillsWant {
-		wrong.add("%d of %d kills hit a server with requests on their way", kills, e.KillsWant)
+	for _, kind := range sorted(e.FaultsWant) {
+		if hits[kind] < e.FaultsWant[kind] {
+			wrong.add("%d of %d times %s hit while requests were on their way", hits[kind], e.FaultsWant[kind], kind)
+		}
 	}
 	faults := 0
 	for _, name := range sorted(e.Rates) {
@@ -132,8 +135,8 @@ func stormHappened(e *evidence) (wrong findings, looked string) {
 			wrong.add("the provider had the fault %s %d times, not %d", name, e.Dealt[name], least)
 		}
 	}
-	return wrong, fmt.Sprintf("%d kills, %d provider faults, %d duplicates, %d cuts, %d vanished, %d beyond the limit",
-		kills, faults, e.Counts[didDuplicates], e.Counts[didCuts], e.Counts[didVanish], e.Counts[didBeyond])
+	return wrong, fmt.Sprintf("%d faults, %d provider faults, %d duplicates, %d cuts, %d vanished, %d beyond the limit",
+		all, faults, e.Counts[didDuplicates], e.Counts[didCuts], e.Counts[didVanish], e.Counts[didBeyond])
 }
 
 // provided is at how many requests the provider can have dealt a fault, at least: every effect

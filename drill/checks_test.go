@@ -42,6 +42,11 @@ func paymentIn(t *testing.T, e *evidence, state string) *paymentRow {
 	return one(t, e.Payments, func(p paymentRow) bool { return p.State == state })
 }
 
+func outageOf(t *testing.T, e *evidence, fault string) *outage {
+	t.Helper()
+	return one(t, e.Outages, func(o outage) bool { return o.Fault == fault })
+}
+
 func keyOf(t *testing.T, e *evidence, kind string) *keyed {
 	t.Helper()
 	return *one(t, e.Keys, func(k *keyed) bool { return k.Kind == kind })
@@ -146,6 +151,11 @@ var violations = []struct {
 	{"everything-sold", "a unit was left over", func(_ *testing.T, e *evidence) { e.Sale.Sold-- }},
 	{"everything-sold", "a unit is held for ever", func(_ *testing.T, e *evidence) { e.Sale.Held++ }},
 	{"units-came-back", "a unit came back too late", func(t *testing.T, e *evidence) { h := holdIn(t, e, "expired"); h.ChangedAt = h.ExpiresAt + 1_100_000 }},
+	{"units-came-back", "late, and only the store was away", func(t *testing.T, e *evidence) {
+		h, o := holdIn(t, e, "expired"), outageOf(t, e, FaultPauseStore)
+		h.ChangedAt = h.ExpiresAt + 1_100_000
+		o.Down, o.Up = h.ExpiresAt, h.ChangedAt
+	}},
 	{"units-came-back", "a unit never came back", func(t *testing.T, e *evidence) {
 		h := holdIn(t, e, "expired")
 		h.State = "held"
@@ -170,7 +180,20 @@ var violations = []struct {
 	{"servers-answered-well", "a server fell over", func(_ *testing.T, e *evidence) { e.Exits = []string{"server 0 did not end cleanly: exit status 2"} }},
 	{"storm-happened", "no kill", func(_ *testing.T, e *evidence) { e.Outages = nil }},
 	{"storm-happened", "a kill of an idle server", func(_ *testing.T, e *evidence) { e.Outages[0].InFlight = 0 }},
-	{"storm-happened", "a server that was dead already", func(_ *testing.T, e *evidence) { e.Outages[0].WasRunning = false }},
+	{"storm-happened", "a server that was dead already", func(_ *testing.T, e *evidence) { e.Outages[0].Hit = false }},
+	{"storm-happened", "a fault that did not come", func(_ *testing.T, e *evidence) { e.Outages = e.Outages[:1] }},
+	{"storm-happened", "one fault twice instead of another", func(_ *testing.T, e *evidence) { e.Outages[1].Fault = FaultPauseStore }},
+	{"storm-happened", "an empty store was flushed", func(t *testing.T, e *evidence) { outageOf(t, e, FaultFlushStore).Hit = false }},
+	{"storm-happened", "the database went while nobody asked", func(t *testing.T, e *evidence) { outageOf(t, e, FaultStopDB).InFlight = 0 }},
+	{"recovered-by-themselves", "never", func(t *testing.T, e *evidence) { outageOf(t, e, FaultKillStore).Success[1] = 0 }},
+	{"recovered-by-themselves", "too late", func(t *testing.T, e *evidence) {
+		o := outageOf(t, e, FaultStopDB)
+		o.Success[0] = o.Up + 5_100_000
+	}},
+	{"recovered-by-themselves", "one server was not asked", func(t *testing.T, e *evidence) {
+		o := outageOf(t, e, FaultPauseStore)
+		o.Success = o.Success[:1]
+	}},
 	{"storm-happened", "no duplicates", func(_ *testing.T, e *evidence) { e.Counts[didDuplicates] = 0 }},
 	{"storm-happened", "nobody vanished", func(_ *testing.T, e *evidence) { e.Counts[didVanish] = 0 }},
 	{"storm-happened", "nothing beyond the limit", func(_ *testing.T, e *evidence) { e.Counts[didLimit] = 0 }},
@@ -205,7 +228,10 @@ func TestEachCheckSeesItsViolations(t *testing.T) {
 }
 
 func TestTimeWithoutAServerDoesNotCount(t *testing.T) {
-	down := func(server int, from, to int64) outage { return outage{Server: server, Down: from, Up: to} }
+	down := func(server int, from, to int64) outage {
+		return outage{Fault: FaultKillServer, Server: server, Down: from, Up: to}
+	}
+	of := func(fault string, from, to int64) outage { return outage{Fault: fault, Down: from, Up: to} }
 	for _, c := range []struct {
 		name    string
 		servers int
@@ -220,6 +246,11 @@ func TestTimeWithoutAServerDoesNotCount(t *testing.T) {
 		{"two in a row", 1, []outage{down(0, 9e6, 12e6), down(0, 12.5e6, 14e6)}, 15_000},
 		{"one of two", 2, []outage{down(0, 9e6, 12e6)}, 11_000},
 		{"two of two", 2, []outage{down(0, 9e6, 12e6), down(1, 11e6, 15e6)}, 11_000},
+		{"the database", 2, []outage{of(FaultStopDB, 9e6, 12e6)}, 13_000},
+		{"the database, later than the server", 1, []outage{of(FaultStopDB, 12.5e6, 14e6), down(0, 9e6, 12e6)}, 15_000},
+		{"the database, and one of two", 2, []outage{down(1, 8e6, 20e6), of(FaultStopDB, 10.1e6, 13e6)}, 14_000},
+		{"the database, longer than the server", 1, []outage{down(0, 9e6, 10.5e6), of(FaultStopDB, 9e6, 13e6)}, 14_000},
+		{"the store", 1, []outage{of(FaultPauseStore, 9e6, 12e6), of(FaultKillStore, 9e6, 12e6), of(FaultFlushStore, 9e6, 12e6)}, 11_000},
 		{"two of two at the wrong moment", 2, []outage{down(0, 9e6, 12e6), down(1, 10.5e6, 15e6)}, 13_000},
 	} {
 		e := &evidence{Outages: c.outages, Counts: map[string]int{"servers": c.servers}}

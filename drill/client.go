@@ -68,6 +68,11 @@ func (c *client) once(ctx context.Context, method, path, key string, body []byte
 	case <-ctx.Done():
 		return reply{err: ctx.Err()}
 	}
+	return c.send(ctx, c.pick(), method, path, key, body, cut)
+}
+
+// send is once, to one server, however many requests are on their way.
+func (c *client) send(ctx context.Context, server, method, path, key string, body []byte, cut bool) (r reply) {
 	ctx, cancel := context.WithTimeout(ctx, requestWithin)
 	defer cancel()
 	if cut {
@@ -75,7 +80,7 @@ func (c *client) once(ctx context.Context, method, path, key string, body []byte
 			time.AfterFunc(rand.N(2*time.Millisecond), cancel)
 		}})
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.pick()+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, server+path, bytes.NewReader(body))
 	if err != nil {
 		return reply{err: err}
 	}
@@ -105,7 +110,15 @@ func (c *client) once(ctx context.Context, method, path, key string, body []byte
 
 // ask sends a request with a key once and notes the answer.
 func (c *client) ask(ctx context.Context, k *keyed, cut bool) reply {
-	r := c.once(ctx, http.MethodPost, k.Path, k.Key, k.Body, cut)
+	return c.noted(ctx, k, c.once(ctx, http.MethodPost, k.Path, k.Key, k.Body, cut))
+}
+
+// probe asks one server.
+func (c *client) probe(ctx context.Context, server string, k *keyed) reply {
+	return c.noted(ctx, k, c.send(ctx, server, http.MethodPost, k.Path, k.Key, k.Body, false))
+}
+
+func (c *client) noted(ctx context.Context, k *keyed, r reply) reply {
 	if ctx.Err() != nil && r.err != nil {
 		return r // the storm is over; nobody was let down
 	}
@@ -114,7 +127,7 @@ func (c *client) ask(ctx context.Context, k *keyed, cut bool) reply {
 		before, _ := k.told()
 		k.note(r)
 		if before == "" && r.success() {
-			c.record.gave(k.Kind, r.got.Sub(r.sent))
+			c.record.gave(k, r.got.Sub(r.sent))
 		}
 	}
 	return r

@@ -75,17 +75,3 @@ func (r *run) shuffle() {
 	// How many units a buyer wants; 3 is beyond the limit.
 	r.wants = newDeck(r.Seed, 3, share[int]{1, 12}, share[int]{2, 5}, share[int]{3, 3})
 }
-
-// killMoments deals when servers die: after how many holds and payments were answered. They lie
-// between a fifth of the stock and one and a half times the stock, apart from each other.
-func killMoments(seed uint64, kills, stock int) []int {
-	rng := rand.New(rand.NewPCG(seed, 4))
-	first, last := stock/5, stock*3/2
-	moments := make([]int, kills)
-	for i := range moments {
-		from := first + (last-first)*i/kills
-		to := first + (last-first)*(i+1)/kills
-		moments[i] = from + rng.IntN(max(1, (to-from)*2/3))
-	}
-	return moments
-}

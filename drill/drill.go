@@ -32,19 +32,16 @@ import (
 
 // SaleOptions of Sale. The zero value is a drill on the embedded engines.
 type SaleOptions struct {
-	Store    string    // store URL; default: file: in a temporary directory
-	DB       string    // database URL; default: SQLite in a temporary directory
+	Store    string    // store URL, or redis-server or valkey-server[?class=b]; default: file: in a temporary directory
+	DB       string    // database URL, or postgres; default: SQLite in a temporary directory
 	Buyers   int       // 1..100,000; default 400
 	Stock    int       // units, 1..100,000; default 100
 	Servers  int       // 1..16; more than one needs a store and a database that can be shared; default 1
-	Faults   []string  // "kill-server" kills each server once, each time it is given; "none"; default kill-server
+	Faults   []string  // of Faults, each as often as it is given, or "none"; default kill-server
 	Seed     uint64    // of all decks; 0: a random one
 	Binary   string    // the program to run servers with; default: this one
 	Progress io.Writer // a line for each phase and each second; nil: none
 }
-
-// FaultKillServer sends SIGKILL to a server and starts it again.
-const FaultKillServer = "kill-server"
 
 // Check is one thing that was looked at.
 type Check struct {
@@ -77,7 +74,8 @@ func (r Report) Passed() bool { return r.Verdict == Pass }
 type plan struct {
 	SaleOptions
 	class    string
-	kills    int
+	own      owned
+	faults   []fault
 	perBuyer int           // the sale's limit
 	hold     time.Duration // how long a unit is held
 	storm    time.Duration // longest the storm may last
@@ -99,20 +97,6 @@ func newPlan(o SaleOptions) (plan, error) {
 		o.Seed = 1 + rand.Uint64N(maxSeed-1)
 	}
 	p := plan{SaleOptions: o, perBuyer: min(2, o.Stock)}
-	var err error
-	if p.class, err = storeClass(o.Store); err != nil {
-		return p, err
-	}
-	for _, f := range o.Faults {
-		switch f {
-		case FaultKillServer:
-			p.kills += o.Servers
-		case "none", "":
-		default:
-			return p, fmt.Errorf("drill: unknown fault %q; there are kill-server and none", f)
-		}
-	}
-	shared := isRemote(o.Store) && isPostgres(o.DB)
 	switch {
 	case o.Buyers < 1 || o.Buyers > 100_000:
 		return p, fmt.Errorf("drill: %d buyers is not in 1..100000", o.Buyers)
@@ -120,22 +104,52 @@ func newPlan(o SaleOptions) (plan, error) {
 		return p, fmt.Errorf("drill: a stock of %d is not in 1..100000", o.Stock)
 	case o.Servers < 1 || o.Servers > 16:
 		return p, fmt.Errorf("drill: %d servers is not in 1..16", o.Servers)
-	case o.Servers > 1 && !shared:
-		return p, errors.New("drill: several servers need a store and a database that they can share: --store redis://HOST --db postgres://HOST")
-	case strings.HasPrefix(o.Store, "mem:") && p.kills > 0:
+	}
+	if err := p.addEngines(); err != nil {
+		return p, err
+	}
+	if err := p.addFaults(); err != nil {
+		return p, err
+	}
+	if strings.HasPrefix(o.Store, "mem:") && len(p.faults) > 0 {
 		return p, errors.New("drill: mem: is gone with its server; give --fault none")
-	case o.DB != "" && !isPostgres(o.DB) && !strings.HasPrefix(o.DB, "sqlite:"):
-		return p, errors.New("drill: a database is sqlite:PATH or postgres://HOST")
 	}
 	p.scale()
 	return p, nil
+}
+
+// addEngines reads what the sale is to stand on.
+func (p *plan) addEngines() (err error) {
+	if p.own, err = ownedBy(p.SaleOptions); err != nil {
+		return err
+	}
+	switch {
+	case p.own.classB:
+		p.class = "B"
+	case p.own.store != "":
+		p.class = "C"
+	default:
+		if p.class, err = storeClass(p.Store); err != nil {
+			return err
+		}
+	}
+	shared := (p.own.store != "" || isRemote(p.Store)) && (p.own.db || isPostgres(p.DB))
+	switch {
+	case p.DB != "" && !p.own.db && !isPostgres(p.DB) && !strings.HasPrefix(p.DB, "sqlite:"):
+		return errors.New("drill: a database is sqlite:PATH, postgres://HOST, or postgres for one that the drill starts")
+	case p.Servers > 1 && !shared:
+		return errors.New("drill: several servers need a store and a database that they can share: " +
+			"--store redis://HOST --db postgres://HOST, or --store redis-server --db postgres")
+	}
+	return nil
 }
 
 // scale fits times and shares to the size of the storm.
 func (p *plan) scale() {
 	// A server with thousands of payments before it needs longer for each.
 	p.hold = min(max(2*time.Second+time.Duration(p.Stock)*10*time.Millisecond, 4*time.Second), 15*time.Second).Round(time.Second)
-	p.storm = 4*p.hold + 20*time.Second + time.Duration(p.Stock)*20*time.Millisecond
+	p.storm = 4*p.hold + 20*time.Second + time.Duration(p.Stock)*20*time.Millisecond +
+		time.Duration(p.ofEngines())*(down+2*recoverWithin)
 	p.parallel = min(p.Buyers, 256)
 	p.pause = max(400*time.Millisecond, time.Duration(p.Buyers)*500*time.Microsecond)
 	p.vanish = max(1, p.Stock/10)
@@ -167,7 +181,7 @@ func storeClass(raw string) (string, error) {
 	case strings.HasPrefix(raw, "mem:"):
 		return "C", nil
 	case !isRemote(raw):
-		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://… or rediss://HOST")
+		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://… or rediss://HOST; the sale drill also starts redis-server and valkey-server")
 	}
 	u, err := url.Parse(raw)
 	if err != nil {

@@ -48,11 +48,11 @@ type evidence struct {
 	LastAsked int64           // when a client last asked for a new hold
 	Streams   []stream        // what watchers of the sale saw
 
-	// the servers
-	Outages   []outage
-	KillsWant int
-	Stopping  int64    // when they were asked to end, after the storm
-	Exits     []string // what was not clean about a server's end
+	// the servers and the engines
+	Outages    []outage
+	FaultsWant map[string]int // by kind
+	Stopping   int64          // when they were asked to end, after the storm
+	Exits      []string       // what was not clean about a server's end
 }
 
 type saleRow struct{ Stock, Held, Sold, Version int64 }
@@ -154,13 +154,17 @@ type orderTold struct {
 	State    string `json:"state"`
 }
 
-// outage is one death of a server.
+// outage is one fault that happened. From Down to Up what was harmed did not answer.
 type outage struct {
-	Server     int
-	Down, Up   int64
-	InFlight   int  // requests that were on their way
-	WasRunning bool // it died of our signal
+	Fault    string
+	Server   int // of kill-server
+	Down, Up int64
+	InFlight int     // requests that were on their way
+	Hit      bool    // there was something to harm: it ran, and it was not empty
+	Success  []int64 // when each server first gave an answer after it; 0: not in time
 }
+
+func (o outage) name() string { return fault{o.Fault, o.Server}.String() }
 
 // parse reads a body that a client got; what cannot be read stays zero, and no check passes it.
 func parse[T any](body string) (v T) {

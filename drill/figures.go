@@ -24,9 +24,18 @@ type SaleFigures struct {
 	PaymentP99Ms   float64        `json:"payment_p99_ms"`
 	YoungRepeats   int            `json:"young_repeats"`   // told to try again, less than a mark's age after the success
 	Restarts       []float64      `json:"restart_seconds"` // from each kill until that server was ready
+	Outages        []OutageFigure `json:"outages"`         // of every kind, in their order
 	Answers        map[string]int `json:"answers"`
 	Storm          map[string]int `json:"storm"`
 	ProviderFaults map[string]int `json:"provider_faults"`
+}
+
+// OutageFigure is one fault that happened.
+type OutageFigure struct {
+	Fault    string  `json:"fault"`
+	InFlight int     `json:"in_flight"`             // requests that it hit
+	Seconds  float64 `json:"seconds"`               // until what was harmed was back
+	Success  float64 `json:"first_success_seconds"` // from then until every server gave answers; -1: not in time
 }
 
 func (r *run) figures(e *evidence) SaleFigures {
@@ -35,7 +44,7 @@ func (r *run) figures(e *evidence) SaleFigures {
 		Buyers: r.Buyers, Stock: r.Stock, Servers: r.Servers, Sold: e.Sale.Sold, Holds: e.Counts["holds"],
 		HoldP50Ms: percentile(r.record.latencies[kindHold], 0.50), HoldP99Ms: percentile(r.record.latencies[kindHold], 0.99),
 		PaymentP50Ms: percentile(r.record.latencies[kindPayment], 0.50), PaymentP99Ms: percentile(r.record.latencies[kindPayment], 0.99),
-		Restarts: []float64{}, Answers: map[string]int{}, Storm: map[string]int{}, ProviderFaults: e.Dealt,
+		Restarts: []float64{}, Outages: []OutageFigure{}, Answers: map[string]int{}, Storm: map[string]int{}, ProviderFaults: e.Dealt,
 	}
 	for _, k := range e.Keys {
 		for _, a := range k.Answers {
@@ -56,7 +65,11 @@ func (r *run) figures(e *evidence) SaleFigures {
 	}
 	f.HoldsPerSec = rounded(r.record.rushRate())
 	for _, o := range e.Outages {
-		f.Restarts = append(f.Restarts, rounded(float64(o.Up-o.Down)/1e6))
+		took := rounded(seconds(o.Up - o.Down))
+		if o.Fault == FaultKillServer {
+			f.Restarts = append(f.Restarts, took)
+		}
+		f.Outages = append(f.Outages, OutageFigure{o.name(), o.InFlight, took, rounded(o.recovery())})
 	}
 	return f
 }

@@ -25,7 +25,6 @@ type fleet struct {
 
 	mu      sync.Mutex
 	servers []*member
-	outages []outage
 	starts  int
 }
 
@@ -88,20 +87,24 @@ func (f *fleet) pick() string {
 	return "http://" + f.servers[rand.IntN(len(f.servers))].addr
 }
 
-// kill sends SIGKILL to a server and starts it again at once.
-func (f *fleet) kill(i int, inFlight func() int64) error {
+// addresses are those of all servers.
+func (f *fleet) addresses() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.servers {
+		all = append(all, "http://"+m.addr)
+	}
+	return all
+}
+
+// kill sends SIGKILL to a server and starts it again at once. Hit says whether it was alive.
+func (f *fleet) kill(i int) (hit bool, err error) {
 	f.mu.Lock()
 	m := f.servers[i]
 	c := m.child
 	f.mu.Unlock()
-	o := outage{Server: i, InFlight: int(inFlight()), Down: time.Now().UnixMicro()}
-	o.WasRunning = c.kill()
-	err := f.launch(m, i)
-	o.Up = time.Now().UnixMicro()
-	f.mu.Lock()
-	f.outages = append(f.outages, o)
-	f.mu.Unlock()
-	return err
+	hit = c.kill()
+	return hit, f.launch(m, i)
 }
 
 // stop ends all servers in order and says what was not clean.

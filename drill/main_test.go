@@ -87,6 +87,28 @@ func nothingLeft(t *testing.T) {
 	for _, entry := range left {
 		t.Errorf("%s was left behind", entry.Name())
 	}
+	engines, err := filepath.Glob(fmt.Sprintf("/tmp/holdfast-engines-%d-*", os.Getpid()))
+	if err != nil || len(engines) > 0 {
+		t.Errorf("left behind: %q, %v", engines, err)
+	}
+}
+
+// needed is a program that a test cannot do without.
+func needed(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		missing(t, err.Error())
+	}
+}
+
+// missing ends a test whose engine is not there: on a laptop that is no fault of the code, in CI
+// a test that silently does not run is.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("CI=true and %s", why)
+	}
+	t.Skip(why)
 }
 
 // until polls for a state.

@@ -56,7 +56,9 @@ func (n *nursery) run(cmd *exec.Cmd, log string) (*child, error) {
 	defer out.Close() // the child has its own
 	c := &child{cmd: cmd, log: log, exited: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = out, out
-	c.cmd.SysProcAttr = childAttr()
+	if c.cmd.SysProcAttr == nil {
+		c.cmd.SysProcAttr = childAttr()
+	}
 	started := make(chan error)
 	n.starts <- func() { started <- c.cmd.Start() }
 	if err := <-started; err != nil {

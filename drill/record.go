@@ -18,6 +18,7 @@ type record struct {
 	open      map[string]bool // payments accepted and not seen to their end
 	asked     time.Time       // when a new hold was last asked for
 	answered  int             // holds and payments that were given
+	holds     []*keyed        // that were given, in that order
 	answers   int             // of all kinds
 
 	rushBegan, rushEnded time.Time // until as many holds were given as there were units
@@ -96,11 +97,14 @@ func orPlain(problem string) string {
 }
 
 // gave notes the first success of a key, and how long that request took.
-func (r *record) gave(kind string, took time.Duration) {
+func (r *record) gave(k *keyed, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answered++
-	r.latencies[kind] = append(r.latencies[kind], took)
+	r.latencies[k.Kind] = append(r.latencies[k.Kind], took)
+	if k.Kind == kindHold {
+		r.holds = append(r.holds, k)
+	}
 }
 
 func (r *record) given() int {
@@ -158,6 +162,17 @@ func (r *record) successes() (keys []*keyed) {
 		}
 	}
 	return keys
+}
+
+// lateHold is a key that was given a hold: the last one, the one before that, and so on; nil when
+// there is none yet.
+func (r *record) lateHold(back int) *keyed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.holds) == 0 {
+		return nil
+	}
+	return r.holds[len(r.holds)-1-back%len(r.holds)]
 }
 
 // into moves the record into the evidence, when all clients have ended.

@@ -37,6 +37,8 @@ type run struct {
 	progress *progress
 	began    time.Time
 	place    *place
+	store    *engine // that this run has started; nil: none
+	db       *engine
 	fleet    *fleet
 	provider *child
 	payments string // the provider's address
@@ -53,13 +55,16 @@ type run struct {
 	buyers    []*buyer
 	stormed   time.Duration
 	total     int // answers until the storm was over
+	outages   []outage
 	unclean   []string
 }
 
 func (r *run) sale(ctx context.Context) (report Report, err error) {
 	r.shuffle()
-	r.progress.say("sale drill: %d buyers, %d units, %d servers, %d kills, seed %d", r.Buyers, r.Stock, r.Servers, r.kills, r.Seed)
-	if r.place, err = newPlace(ctx, r.Store, r.DB); err != nil {
+	r.progress.say("sale drill: %d buyers, %d units, %d servers, %d faults, seed %d", r.Buyers, r.Stock, r.Servers, len(r.faults), r.Seed)
+	n := newNursery()
+	defer n.close()
+	if r.place, err = newPlace(ctx, r.named(r.Store, r.own.store != ""), r.named(r.DB, r.own.db)); err != nil {
 		return report, err
 	}
 	failed := false
@@ -69,7 +74,10 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 		defer cancel()
 		err = errors.Join(err, r.place.clear(ctx, failed))
 	}()
-	e, err := r.gather(ctx)
+	if err := r.hire(ctx, n); err != nil {
+		return report, err
+	}
+	e, err := r.gather(ctx, n)
 	if err != nil {
 		return report, err
 	}
@@ -80,6 +88,14 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 	}
 	r.progress.say("%s", report.Verdict)
 	return report, err
+}
+
+// named is an engine's address, empty for one that the run starts itself.
+func (r *run) named(engine string, own bool) string {
+	if own {
+		return ""
+	}
+	return engine
 }
 
 // keep writes the evidence down, for whoever wants to know why.
@@ -95,9 +111,7 @@ func keep(file string, e *evidence) error {
 }
 
 // gather lets the storm happen and collects the evidence.
-func (r *run) gather(ctx context.Context) (*evidence, error) {
-	n := newNursery()
-	defer n.close()
+func (r *run) gather(ctx context.Context, n *nursery) (*evidence, error) {
 	if err := r.start(ctx, n); err != nil {
 		return nil, err
 	}
@@ -119,7 +133,7 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 	r.drain(ctx)
 	r.repeat(ctx)
 	e.Streams = watched()
-	if err := r.faults(ctx, e); err != nil {
+	if err := r.dealt(ctx, e); err != nil {
 		return nil, err
 	}
 	r.progress.say("stopping the servers")
@@ -128,7 +142,7 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 	if err := r.provider.stop(stopWithin); err != nil {
 		return nil, fmt.Errorf("drill: the simulated provider: %w", err)
 	}
-	e.Outages = r.fleet.outages
+	e.Outages = r.outages
 	r.record.into(e)
 	e.Counts["servers"], e.Counts["buyers"], e.Counts["scouts"] = r.Servers, r.Buyers, r.scouts
 	r.progress.say("looking from outside")
@@ -136,9 +150,13 @@ func (r *run) gather(ctx context.Context) (*evidence, error) {
 }
 
 func (r *run) evidence() *evidence {
+	want := map[string]int{}
+	for _, f := range r.faults {
+		want[f.kind]++
+	}
 	return &evidence{
 		Stock: int64(r.Stock), PerBuyer: int64(r.perBuyer), HoldTime: r.hold, Price: price, Currency: currency,
-		SaleID: r.saleID, Caller: caller, KillsWant: r.kills, Rates: rates,
+		SaleID: r.saleID, Caller: caller, FaultsWant: want, Rates: rates,
 	}
 }
 
@@ -236,8 +254,8 @@ func (r *run) createSale(ctx context.Context) error {
 	return nil
 }
 
-// faults asks the provider how many of each fault it has dealt.
-func (r *run) faults(ctx context.Context, e *evidence) error {
+// dealt asks the provider how many of each fault it has dealt.
+func (r *run) dealt(ctx context.Context, e *evidence) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.payments+"/v1/faults", nil)
 	if err != nil {
 		return err

@@ -90,6 +90,40 @@ func TestSaleOnTwoServers(t *testing.T) {
 	}
 }
 
+// Whatever happens to its engines, the sale keeps its guarantees, and goes on by itself.
+func TestSaleUnderEveryFault(t *testing.T) {
+	bin := program(t, "")
+	needed(t, "redis-server")
+	if _, err := postgresPrograms(); err != nil {
+		missing(t, err.Error())
+	}
+	temporary(t)
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "redis-server", DB: "postgres", Servers: 2, Buyers: 300, Stock: 80, Faults: Faults,
+	})
+	mustPass(t, r)
+	nothingLeft(t)
+	f := r.Figures.(SaleFigures)
+	if r.Class != "C" || len(f.Outages) != len(Faults)+1 || len(f.Restarts) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A store of class B keeps what it has said, also when it is killed.
+func TestSaleOnAStoreThatIsKilledAndKeepsItsFile(t *testing.T) {
+	bin := program(t, "")
+	needed(t, "redis-server")
+	temporary(t)
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "redis-server?class=b", Buyers: 100, Stock: 40, Faults: []string{FaultKillStore, FaultPauseStore},
+	})
+	mustPass(t, r)
+	nothingLeft(t)
+	if r.Class != "B" || len(r.Figures.(SaleFigures).Outages) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Engines that the caller names get a place beside what is there, and lose it again.
 func TestSaleInNamedPlaces(t *testing.T) {
 	bin := program(t, "")
@@ -111,7 +145,7 @@ func TestSaleEndsWithItsContext(t *testing.T) {
 	bin := program(t, "")
 	temporary(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	said := &afterLine{text: "SIGKILL", then: cancel}
+	said := &afterLine{text: "kill-server", then: cancel}
 	_, err := Sale(ctx, SaleOptions{Binary: bin, Progress: said})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
@@ -157,6 +191,20 @@ func TestPlan(t *testing.T) {
 		{"negative buyers", SaleOptions{Buyers: -1}, "buyers"},
 		{"a huge stock", SaleOptions{Stock: 1 << 30}, "stock"},
 		{"too many servers", SaleOptions{Servers: 99, Store: "redis://h", DB: "postgres://h/d"}, "servers"},
+		{"engines of the drill's own", SaleOptions{Servers: 2, Store: "redis-server", DB: "postgres", Faults: Faults}, ""},
+		{"a store of class B", SaleOptions{Store: "valkey-server?class=b", Faults: []string{FaultKillStore}}, ""},
+		{"SQLite beside a store of the drill's own", SaleOptions{Store: "redis-server", Faults: []string{FaultPauseStore}}, ""},
+		{"two servers on SQLite and a store of the drill's own", SaleOptions{Servers: 2, Store: "redis-server"}, "several servers"},
+		{"a store of the drill's own with a prefix", SaleOptions{Store: "redis-server?prefix=x"}, "?class=b and nothing else"},
+		{"a database of the drill's own with settings", SaleOptions{DB: "postgres?x=y"}, "a database is"},
+		{"flush of file:", SaleOptions{Faults: []string{FaultFlushStore}}, "flush-store needs --store redis-server"},
+		{"kill of file:", SaleOptions{Store: "file:/x", Faults: []string{FaultKillStore}}, "kill-store needs --store redis-server"},
+		{"pause of mem:", SaleOptions{Store: "mem:", Faults: []string{FaultPauseStore}}, "pause-store needs --store redis-server"},
+		{"flush of the user's Redis", SaleOptions{Store: "redis://h", Faults: []string{"none", FaultFlushStore}}, "only engines that the drill starts itself"},
+		{"kill of the user's Redis", SaleOptions{Store: "unix:/s", Faults: []string{FaultKillStore}}, "only engines that the drill starts itself"},
+		{"stop of SQLite", SaleOptions{Store: "redis-server", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
+		{"stop of a named SQLite", SaleOptions{DB: "sqlite:/x", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
+		{"stop of the user's PostgreSQL", SaleOptions{DB: "postgres://h/d", Faults: []string{FaultStopDB}}, "only engines that the drill starts itself"},
 		{"a store nobody knows", SaleOptions{Store: "http://h"}, "a store is"},
 		{"a database nobody knows", SaleOptions{DB: "mysql://h"}, "a database is"},
 	} {
@@ -174,8 +222,8 @@ func TestPlanCountsKills(t *testing.T) {
 	shared := SaleOptions{Store: "redis://h", DB: "postgres://h/d", Servers: 2}
 	for want, faults := range map[int][]string{2: nil, 4: {FaultKillServer, FaultKillServer}, 0: {"none"}} {
 		shared.Faults = faults
-		if p, err := newPlan(shared); err != nil || p.kills != want {
-			t.Errorf("%q: %d kills, want %d, %v", faults, p.kills, want, err)
+		if p, err := newPlan(shared); err != nil || len(p.faults) != want {
+			t.Errorf("%q: %d kills, want %d, %v", faults, len(p.faults), want, err)
 		}
 	}
 }
@@ -191,7 +239,7 @@ func TestStoreClass(t *testing.T) {
 }
 
 func TestReportIsOneLine(t *testing.T) {
-	r := Report{Drill: "sale", Class: "A", Seed: maxSeed - 1}
+	r := Report{Drill: "sale", Class: "A", Seed: maxSeed - 1, Figures: SaleFigures{}}
 	r.Checks, r.Verdict = judge(goodEvidence())
 	line, err := json.Marshal(r)
 	if err != nil || bytes.ContainsRune(line, '\n') {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// storm lets all buyers loose and kills servers meanwhile. It is over when every unit is sold
+// storm lets all buyers loose and harms what they rely on meanwhile. It is over when every unit is sold
 // and every payment is done, when nobody wants anything any more, or when its time is over.
 func (r *run) storm(ctx context.Context) error {
 	all, cancel := context.WithCancel(ctx)
@@ -16,22 +16,22 @@ func (r *run) storm(ctx context.Context) error {
 	storm, over := context.WithTimeout(all, r.plan.storm)
 	defer over()
 	began := time.Now()
-	var shoppers, killer sync.WaitGroup
+	var shoppers, harmer sync.WaitGroup
 	shopping := make(chan struct{})
 	r.letLoose(storm, &shoppers)
 	go func() { shoppers.Wait(); close(shopping) }()
-	var killing atomic.Bool
-	killing.Store(true)
-	killer.Go(func() {
-		defer killing.Store(false)
-		if err := r.killServers(storm); err != nil {
+	var harming atomic.Bool
+	harming.Store(true)
+	harmer.Go(func() {
+		defer harming.Store(false)
+		if err := r.harm(all, storm); err != nil {
 			r.unclean = append(r.unclean, err.Error())
-			over() // without a server there is nothing to see
+			over() // without a server or an engine there is nothing to see
 		}
 	})
-	r.watch(storm, shopping, &killing)
+	r.watch(storm, shopping, &harming)
 	over()
-	killer.Wait()
+	harmer.Wait()
 	<-shopping
 	r.stormed, r.total = time.Since(began), r.record.total()
 	return ctx.Err()
@@ -60,40 +60,8 @@ func (r *run) letLoose(ctx context.Context, wg *sync.WaitGroup) {
 
 func (r *run) mayVanish() bool { return r.vanished.Add(1) <= int64(r.plan.vanish) }
 
-// killLatest is how long the storm may stand still before a kill comes anyway.
-const killLatest = 3 * time.Second
-
-// killServers kills at the moments that were dealt, each server in turn.
-func (r *run) killServers(ctx context.Context) error {
-	for i, moment := range killMoments(r.Seed, r.kills, min(r.Stock, r.Buyers)) {
-		r.untilGiven(ctx, moment)
-		for r.client.inFlight.Load() == 0 && wait(ctx, time.Millisecond) {
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		server := i % r.Servers
-		r.progress.say("SIGKILL to server %d after %d answers, %d requests on their way", server, r.record.given(), r.client.inFlight.Load())
-		if err := r.fleet.kill(server, r.client.inFlight.Load); err != nil {
-			return fmt.Errorf("server %d did not come back: %w", server, err)
-		}
-		r.progress.say("server %d is back", server)
-	}
-	return nil
-}
-
-// untilGiven waits until so many holds and payments were answered, or nothing moves any more.
-func (r *run) untilGiven(ctx context.Context, moment int) {
-	last, since := r.record.given(), time.Now()
-	for last < moment && time.Since(since) < killLatest && wait(ctx, time.Millisecond) {
-		if now := r.record.given(); now != last {
-			last, since = now, time.Now()
-		}
-	}
-}
-
 // watch looks at the sale until the storm is over, and tells of it each second.
-func (r *run) watch(ctx context.Context, shopping <-chan struct{}, killing *atomic.Bool) {
+func (r *run) watch(ctx context.Context, shopping <-chan struct{}, harming *atomic.Bool) {
 	next := time.Now().Add(time.Second)
 	for wait(ctx, 100*time.Millisecond) {
 		busy := r.busy.Load() // before the sale is read: who comes later took a unit then
@@ -103,7 +71,7 @@ func (r *run) watch(ctx context.Context, shopping <-chan struct{}, killing *atom
 			r.progress.say("sold %d, held %d of %d; %d answers, %d payments open", s.Sold, s.Held, s.Stock, r.record.given(), len(r.record.pending()))
 		}
 		switch {
-		case !ok || killing.Load():
+		case !ok || harming.Load():
 		case s.Sold >= s.Stock && s.Held == 0 && busy == 0 && r.busy.Load() == 0:
 			return
 		case ended(shopping):

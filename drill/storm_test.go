@@ -36,21 +36,21 @@ func TestDeckDealsItsSharesAndTheSeedRepeatsThem(t *testing.T) {
 	}
 }
 
-func TestKillMoments(t *testing.T) {
-	for kills := range 9 {
+func TestFaultMoments(t *testing.T) {
+	for faults := range 9 {
 		for stock := range 300 {
-			moments := killMoments(uint64(stock), kills, stock)
-			if len(moments) != kills || !slices.IsSorted(moments) {
-				t.Fatalf("%d kills, stock %d: %v", kills, stock, moments)
+			moments := faultMoments(uint64(stock), faults, stock)
+			if len(moments) != faults || !slices.IsSorted(moments) {
+				t.Fatalf("%d faults, stock %d: %v", faults, stock, moments)
 			}
 			for _, m := range moments {
 				if m < stock/5 || m > stock*3/2 {
-					t.Fatalf("%d kills, stock %d: %v", kills, stock, moments)
+					t.Fatalf("%d faults, stock %d: %v", faults, stock, moments)
 				}
 			}
 		}
 	}
-	if slices.Equal(killMoments(1, 4, 1000), killMoments(2, 4, 1000)) {
+	if slices.Equal(faultMoments(1, 4, 1000), faultMoments(2, 4, 1000)) {
 		t.Error("the seed does not move them")
 	}
 }

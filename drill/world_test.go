@@ -162,13 +162,21 @@ func goodEvidence() *evidence {
 		}
 		e.Streams = append(e.Streams, s)
 	}
-	e.KillsWant = 1
-	e.Outages = []outage{{Server: 0, Down: worldStart + 10_000, Up: worldStart + 300_000, InFlight: 3, WasRunning: true}}
+	// Long after the sale, so that no unit has an excuse.
+	e.FaultsWant = map[string]int{}
+	for i, kind := range Faults {
+		down := w.now + int64(i)*10_000_000
+		up := down + 300_000
+		e.FaultsWant[kind] = 1
+		e.Outages = append(e.Outages, outage{
+			Fault: kind, Down: down, Up: up, InFlight: 3, Hit: true, Success: []int64{up + 100_000, up + 4_900_000},
+		})
+	}
 	for name, n := range e.minima() {
 		e.Counts[name] = n
 	}
 	for name, n := range map[string]int{
-		"buyers": 100, "servers": 1, "scouts": 1, didBeyond: 1, didLimit: 1, "answer 201 ok": 41, "answer 409 sold-out": 900,
+		"buyers": 100, "servers": 2, "scouts": 1, didBeyond: 1, didLimit: 1, "answer 201 ok": 41, "answer 409 sold-out": 900,
 		"answer 422 key-reused": 4, "answer 503 busy": 2, "no answer": 3,
 	} {
 		e.Counts[name] = n
