@@ -145,9 +145,10 @@ func (s *Server) routes() http.Handler {
 	s.api = humago.New(mux, cfg)
 	s.saleRoutes()
 	s.paymentRoutes()
+	mux.HandleFunc("/", nothing(mux))
 
 	root := http.NewServeMux()
-	v1 := s.bounded(s.authenticated(problemsFor(mux)))
+	v1 := s.bounded(s.authenticated(mux))
 	root.Handle("/v1/", v1)
 	root.Handle("GET /v1/sales/{sale}/events", s.authenticated(http.HandlerFunc(s.events)))
 	root.Handle("POST /storm", s.bounded(s.authenticated(http.HandlerFunc(s.storm))))
@@ -163,20 +164,16 @@ func (s *Server) routes() http.Handler {
 	return s.observed(s.trusted(root))
 }
 
-// problemsFor answers with problems where the multiplexer would answer with plain text.
-func problemsFor(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pattern := mux.Handler(r); pattern != "" {
-			mux.ServeHTTP(w, r)
-			return
-		}
+// nothing answers with problems where the multiplexer would answer with plain text.
+func nothing(mux *http.ServeMux) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if allowed := methodsOf(mux, r); len(allowed) > 0 {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
 			writeProblem(w, problem(http.StatusMethodNotAllowed, "method-not-allowed", fmt.Sprintf("%s is not possible here", r.Method)))
 			return
 		}
 		writeProblem(w, problem(http.StatusNotFound, "not-found", "there is nothing at this path"))
-	})
+	}
 }
 
 // methodsOf says with which methods a path could be asked for.
@@ -184,7 +181,7 @@ func methodsOf(mux *http.ServeMux, r *http.Request) (allowed []string) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
-		if _, pattern := mux.Handler(other); pattern != "" {
+		if _, pattern := mux.Handler(other); pattern != "/" {
 			allowed = append(allowed, method)
 		}
 	}
