@@ -159,9 +159,9 @@ func (r *restarts) listen() error {
 	if err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
-	defer l.Close()
 	r.url = "http://" + l.Addr().String()
-	if r.listener, err = l.(*net.TCPListener).File(); err != nil {
+	r.listener, err = l.(*net.TCPListener).File() // a second handle of the same listener
+	if err = errors.Join(err, l.Close()); err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
 	return nil

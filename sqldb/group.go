@@ -129,7 +129,7 @@ func (g *Group[In, Out]) commit(batch []*member[In, Out]) {
 	if len(batch) == 0 {
 		return
 	}
-	err, broken := g.together(batch)
+	broken, err := g.together(batch)
 	switch {
 	case err == nil && broken == nil:
 	case len(batch) > 1 && (broken != nil || single(err)):
@@ -167,7 +167,7 @@ func (g *Group[In, Out]) alone(batch []*member[In, Out]) {
 	var all sync.WaitGroup
 	for _, m := range batch {
 		all.Go(func() {
-			err, broken := g.together([]*member[In, Out]{m})
+			broken, err := g.together([]*member[In, Out]{m})
 			if m.broken = broken; err != nil {
 				m.out = Outcome[Out]{Err: err}
 			}
@@ -179,7 +179,7 @@ func (g *Group[In, Out]) alone(batch []*member[In, Out]) {
 
 // together is one transaction. It ends with the first deadline among its members, and not when
 // one of them leaves.
-func (g *Group[In, Out]) together(batch []*member[In, Out]) (err error, broken any) {
+func (g *Group[In, Out]) together(batch []*member[In, Out]) (broken any, err error) {
 	defer func() { broken = recover() }()
 	in := make([]In, len(batch))
 	first, _ := batch[0].ctx.Deadline()
@@ -200,7 +200,7 @@ func (g *Group[In, Out]) together(batch []*member[In, Out]) (err error, broken a
 		return err
 	})
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
 	for i, m := range batch {
 		m.out = outcomes[i]

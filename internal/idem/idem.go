@@ -36,7 +36,8 @@ type Key struct {
 	Request []byte
 }
 
-func (k Key) scope() []byte   { h := sha256.Sum256([]byte(k.Scope)); return h[:] }
+// scope and request are hashes.
+func (k Key) scope() string   { h := sha256.Sum256([]byte(k.Scope)); return string(h[:]) }
 func (k Key) request() []byte { h := sha256.Sum256(k.Request); return h[:] }
 
 //go:embed migrations
@@ -72,8 +73,8 @@ func Begin(ctx context.Context, tx *sqldb.Tx, life time.Duration, keys ...Key) (
 	first := map[string]int{} // scope → place
 	for i, k := range keys {
 		begun[i].Twin = -1
-		if _, twin := first[string(k.scope())]; !twin {
-			first[string(k.scope())] = i
+		if scope := k.scope(); first[scope] == 0 {
+			first[scope] = i + 1
 		}
 	}
 	if mutant.IdempotencyOff {
@@ -84,9 +85,9 @@ func Begin(ctx context.Context, tx *sqldb.Tx, life time.Duration, keys ...Key) (
 		return nil, err
 	}
 	var known []Key
-	for scope, i := range first {
+	for scope, place := range first {
 		if !written[scope] {
-			known = append(known, keys[i])
+			known = append(known, keys[place-1])
 		}
 	}
 	answers, err := find(ctx, tx, known...)
@@ -94,30 +95,31 @@ func Begin(ctx context.Context, tx *sqldb.Tx, life time.Duration, keys ...Key) (
 		return nil, err
 	}
 	for i, k := range keys {
-		scope := string(k.scope())
-		a, there := answers[scope]
-		j := first[scope]
-		switch {
-		case there && bytes.Equal(a.request, k.request()):
-			begun[i].Answer = a.answer
-		case there:
-			begun[i].Err = ErrReused
-		case !written[scope]:
+		scope := k.scope()
+		if a, there := answers[scope]; there {
+			begun[i].Answer, begun[i].Err = a.to(k)
+		} else if !written[scope] {
 			begun[i].Err = sqldb.ErrBusy // it was there a moment ago; it was swept in between
-		case i != j && bytes.Equal(keys[j].request(), k.request()):
-			begun[i].Twin = j
-		case i != j:
-			begun[i].Err = ErrReused
+		} else if j := first[scope] - 1; i != j {
+			begun[i] = twin(k, keys[j], j)
 		}
 	}
 	return begun, nil
+}
+
+// twin is a key whose scope is in the call twice.
+func twin(k, first Key, place int) Begun {
+	if !bytes.Equal(k.request(), first.request()) {
+		return Begun{Err: ErrReused, Twin: -1}
+	}
+	return Begun{Twin: place}
 }
 
 // claim writes rows for scopes that have none, or an expired one, and says which.
 func claim(ctx context.Context, tx *sqldb.Tx, keys []Key, first map[string]int, life time.Duration) (map[string]bool, error) {
 	var rows sqldb.Rows
 	for _, scope := range slices.Sorted(maps.Keys(first)) { // so that two transactions cannot wait for each other
-		rows.Add(sqldb.Bytes(scope), sqldb.Bytes(keys[first[scope]].request()))
+		rows.Add(sqldb.Bytes(scope), sqldb.Bytes(keys[first[scope]-1].request()))
 	}
 	written := map[string]bool{}
 	return written, each(ctx, tx, func(scan func(...any) error) error {
@@ -188,11 +190,9 @@ func Lookup(ctx context.Context, db *sqldb.DB, key Key) (answer []byte, err erro
 	}
 	err = db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		found, err := find(ctx, tx, key)
-		a := found[string(key.scope())]
-		if err == nil && a.answer != nil && !bytes.Equal(a.request, key.request()) {
-			err = ErrReused
+		if a, there := found[key.scope()]; there {
+			answer, err = a.to(key)
 		}
-		answer = a.answer
 		return err
 	})
 	if err != nil {
@@ -202,6 +202,14 @@ func Lookup(ctx context.Context, db *sqldb.DB, key Key) (answer []byte, err erro
 }
 
 type stored struct{ request, answer []byte }
+
+// to is what a key gets of it.
+func (s stored) to(k Key) ([]byte, error) {
+	if !bytes.Equal(s.request, k.request()) {
+		return nil, ErrReused
+	}
+	return s.answer, nil
+}
 
 // find returns what is stored under keys, by their scopes.
 func find(ctx context.Context, tx *sqldb.Tx, keys ...Key) (map[string]stored, error) {
