@@ -123,26 +123,18 @@ func TestNothingLeaks(t *testing.T) {
 func TestStoreForgets(t *testing.T) {
 	pair(t, func(r *rig) {
 		servers := []*Sales{r.sales(true, Options{}), r.sales(true, Options{})}
-		const stock, buyers = 400, 1200
+		const stock, buyers, flushEvery = 40, 120, 30
 		sale := r.sale(servers[0], NewSale{Stock: stock})
 		var mu sync.Mutex
 		answers := map[string]string{}
-		stop := make(chan struct{})
-		var forgetting, buying sync.WaitGroup
-		forgetting.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(20 * time.Millisecond):
-					r.flush(sale.ID)
-				}
-			}
-		})
+		var buying sync.WaitGroup
 		var work atomic.Int64
 		for range 16 {
 			buying.Go(func() {
 				for i := work.Add(1); i <= 2*buyers; i = work.Add(1) {
+					if i%flushEvery == 0 {
+						r.flush(sale.ID)
+					}
 					req := HoldRequest{Key: fmt.Sprintf("k%d", i/2), Sale: sale.ID, Buyer: fmt.Sprintf("b%d", i/2)}
 					h, err := servers[i%2].Hold(r.Context(), req)
 					if err != nil {
@@ -161,8 +153,6 @@ func TestStoreForgets(t *testing.T) {
 			})
 		}
 		buying.Wait()
-		close(stop)
-		forgetting.Wait()
 		if held, _ := r.numbers(sale.ID); held != stock || len(answers) != stock {
 			r.Errorf("%d held, %d answers", held, len(answers))
 		}
