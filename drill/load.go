@@ -23,11 +23,11 @@ type load struct {
 	kept      *http.Client // keeps its connections, and repeats a request whose connection was closed
 	once      *http.Client // a connection for each request, and no repeats
 
-	inFlight, answered atomic.Int64
-	stop               context.CancelFunc
-	ended              chan struct{}
-	began              time.Time
-	lasted             time.Duration
+	sent, inFlight, answered atomic.Int64
+	stop                     context.CancelFunc
+	ended                    chan struct{}
+	began                    time.Time
+	lasted                   time.Duration
 
 	mu       sync.Mutex
 	told     map[string]string // key → hold
@@ -37,7 +37,7 @@ type load struct {
 }
 
 // freshEvery: one request in so many has a connection of its own.
-const freshEvery = 10
+const freshEvery = 5
 
 func newLoad(url, sale string, rate int) *load {
 	dialer := &net.Dialer{Timeout: requestWithin}
@@ -87,6 +87,7 @@ func (l *load) end() {
 // ask sends one request; nobody repeats it but, on a connection that was closed while idle, the
 // transport, which may because there is a key.
 func (l *load) ask(n int, due time.Time) {
+	l.sent.Add(1)
 	l.inFlight.Add(1)
 	defer l.inFlight.Add(-1)
 	key := fmt.Sprintf("k%d", n)

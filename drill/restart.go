@@ -85,7 +85,7 @@ type restarts struct {
 	starts   int
 
 	unclean []string
-	idle    int // restarts at which nothing was on its way
+	idle    int // restarts during which nothing was on its way
 }
 
 func (r *restarts) run(ctx context.Context, report *Report) (err error) {
@@ -198,9 +198,7 @@ func (r *restarts) replace(l *load, round int) (err error) {
 		}
 		r.server = next
 	}
-	if l.inFlight.Load() == 0 {
-		r.idle++
-	}
+	waiting, sent := l.inFlight.Load(), l.sent.Load()
 	if err := last.stop(stopWithin); err != nil {
 		r.unclean = append(r.unclean, fmt.Sprintf("server %d did not end cleanly: %v", round, err))
 	}
@@ -208,6 +206,9 @@ func (r *restarts) replace(l *load, round int) (err error) {
 		if next, err = r.next(); err != nil {
 			return err
 		}
+	}
+	if waiting == 0 && l.sent.Load() == sent {
+		r.idle++
 	}
 	r.server = next
 	r.progress.say("restart %d of %d; %d answers", round+1, r.Rounds, l.answered.Load())
@@ -240,7 +241,7 @@ func (r *restarts) judge(l *load, holds map[string]string) (checks []Check, verd
 		}
 	}
 	happened = append(happened, r.unclean...)
-	if r.idle > r.Rounds/2 {
+	if r.idle > 0 {
 		happened.add("at %d of %d restarts no request was on its way", r.idle, r.Rounds)
 	}
 	if want := int(0.9 * float64(r.Rate) * l.lasted.Seconds()); len(l.told) < want {

@@ -29,7 +29,7 @@ func TestRestartMutant(t *testing.T) {
 	bin := program(t, "mutant_drain")
 	store, db := storetest.Redis(t).URL(), sqldbtest.Shared(t).NewDatabase(t)
 	temporary(t)
-	r := drillRestart(t, RestartOptions{Binary: bin, Rounds: 5, Rate: 500, Store: store, DB: db})
+	r := drillRestart(t, RestartOptions{Binary: bin, Rounds: 8, Rate: 1000, Store: store, DB: db})
 	if r.Passed() || r.Checks[0].OK {
 		t.Errorf("seed %d: it passed", r.Seed)
 	}
