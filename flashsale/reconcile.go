@@ -80,7 +80,8 @@ func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
 	if err := s.at("expired"); err != nil {
 		return 0, err
 	}
-	s.giveBackEnded(ctx, sale, permits...)
+	// SQL goes on, however long the store takes: other units are waiting to come back.
+	s.background(func() { s.giveBackEnded(s.work, sale, permits...) })
 	return len(permits), nil
 }
 
