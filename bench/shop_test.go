@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
-	"github.com/holdfast-dev/holdfast/internal/idem"
-	"github.com/holdfast-dev/holdfast/ledger"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/server"
 	"github.com/holdfast-dev/holdfast/sqldb"
@@ -51,7 +49,7 @@ func (e engine) shop(t *testing.T) *shop {
 	must(err)
 	t.Cleanup(func() { _ = st.Close() })
 	db := sqldbtest.Open(t, e.db, sqldb.Options{})
-	must(db.Migrate(t.Context(), sqldb.Core(), idem.Migrations(), ledger.Migrations(), payment.Migrations(), flashsale.Migrations()))
+	must(db.Migrate(t.Context(), flashsale.Schema()...))
 	s := &shop{}
 	s.sales, err = flashsale.New(st, db, flashsale.Options{})
 	must(err)

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/holdfast-dev/holdfast/internal/mutant"
+	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
 )
@@ -68,7 +69,7 @@ func (e *InvalidError) Error() string { return fmt.Sprintf("flashsale: %s %s", e
 //go:embed migrations
 var migrations embed.FS
 
-// Migrations is the schema of sales. It stands on those of sqldb.Core, idem and payment.
+// Migrations is the schema of sales alone; see Schema.
 func Migrations() sqldb.Migrations {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -76,6 +77,9 @@ func Migrations() sqldb.Migrations {
 	}
 	return sqldb.Migrations{Name: "flashsale", FS: dir}
 }
+
+// Schema is all that sales need: what they stand on, and then their own, for sqldb.DB.Migrate.
+func Schema() []sqldb.Migrations { return append(payment.Schema(), Migrations()) }
 
 // Options of New. The zero value works.
 type Options struct {

@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/idem"
 	"github.com/holdfast-dev/holdfast/ledger"
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
@@ -111,13 +112,19 @@ const Topic = "payments"
 //go:embed migrations
 var migrations embed.FS
 
-// Migrations is the schema of payments. It stands on those of sqldb.Core, ledger and idem.
+// Migrations is the schema of payments alone; see Schema.
 func Migrations() sqldb.Migrations {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		panic(err) // the path above is a constant
 	}
 	return sqldb.Migrations{Name: "payment", FS: dir}
+}
+
+// Schema is all that payments need: what they stand on, and then their own, for
+// sqldb.DB.Migrate.
+func Schema() []sqldb.Migrations {
+	return []sqldb.Migrations{sqldb.Core(), idem.Migrations(), ledger.Migrations(), Migrations()}
 }
 
 // Options of New. The zero value works.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
 
@@ -17,7 +18,7 @@ func (c *migrateCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.Migrate(e.ctx, migrations()...); err != nil {
+	if err := db.Migrate(e.ctx, flashsale.Schema()...); err != nil {
 		return err
 	}
 	fmt.Fprintln(e.out, "the schema is up to date")

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
-	"github.com/holdfast-dev/holdfast/internal/idem"
-	"github.com/holdfast-dev/holdfast/ledger"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/payment/paysim"
 	"github.com/holdfast-dev/holdfast/server"
@@ -22,11 +20,6 @@ import (
 
 // grace is how long what has begun may take to end.
 const grace = 15 * time.Second
-
-// migrations are all that the server's database needs, in order.
-func migrations() []sqldb.Migrations {
-	return []sqldb.Migrations{sqldb.Core(), idem.Migrations(), ledger.Migrations(), payment.Migrations(), flashsale.Migrations()}
-}
 
 // node is one server with all that it stands on.
 type node struct {
@@ -63,7 +56,7 @@ func open(ctx context.Context, c nodeConfig) (n *node, err error) {
 		return n, err
 	}
 	n.undo = append(n.undo, n.db.Close)
-	if err = n.db.Migrate(ctx, migrations()...); err != nil {
+	if err = n.db.Migrate(ctx, flashsale.Schema()...); err != nil {
 		return n, err
 	}
 	if n.provider, err = paysim.NewClient(c.provider); err != nil {

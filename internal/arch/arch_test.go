@@ -34,7 +34,7 @@ var may = map[string][]string{
 	// floor 3
 	"server": {"flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
-		"drill", "internal/idem", "internal/mutant"},
+		"drill", "internal/mutant"},
 
 	// outside: judges the others, so imports none of them
 	"drill": {},
