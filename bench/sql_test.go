@@ -20,8 +20,8 @@ var ledgerGroup = group{
 	note: "256 callers post transfers that all debit one account: each in a transaction of its own, or together " +
 		"with whoever comes at the same time. Durable before the answer (SQLite `synchronous=FULL`, PostgreSQL `fsync = on`).",
 	open: func(t *testing.T) (rows []*measure) {
-		for name, url := range databases(t) {
-			db := sqldbtest.Open(t, url, sqldb.Options{})
+		for _, d := range [][2]string{{"SQLite", sqldbtest.SQLite(t)}, {"PostgreSQL", sqldbtest.Shared(t).NewSchema(t)}} {
+			name, db := d[0], sqldbtest.Open(t, d[1], sqldb.Options{})
 			if err := db.Migrate(t.Context(), sqldb.Core(), ledger.Migrations()); err != nil {
 				t.Fatal(err)
 			}
@@ -37,10 +37,6 @@ var ledgerGroup = group{
 		}
 		return rows
 	},
-}
-
-func databases(t *testing.T) map[string]string {
-	return map[string]string{"SQLite": sqldbtest.SQLite(t), "PostgreSQL": sqldbtest.Shared(t).NewSchema(t)}
 }
 
 func transfers(db *sqldb.DB, name string) []*measure {

@@ -86,6 +86,9 @@ func (g group) text(rows []*measure) string {
 		share := ""
 		if m.of != "" {
 			share = fmt.Sprintf("%.0f%% of %s", 100*medians[m.name]/medians[m.of], m.of)
+			if times := medians[m.name] / medians[m.of]; times > 2 {
+				share = fmt.Sprintf("%.0f × %s", times, m.of)
+			}
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", m.name, digits(medians[m.name]), digits(m.rates[0]), digits(m.rates[len(m.rates)-1]), share)
 	}
@@ -137,8 +140,9 @@ func machine() string {
 		}
 	}
 	redis, _, _ := strings.Cut(said("redis-server", "--version"), " sha=")
+	kernel, _, _ := strings.Cut(said("uname", "-r"), "-")
 	return fmt.Sprintf("%s; %d cores of %s; Linux %s; %s; %s; PostgreSQL %s.\n%d rounds of %s.",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, said("uname", "-r"), runtime.Version(), redis,
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, kernel, runtime.Version(), redis,
 		postgres(), *rounds, *turn)
 }
 
