@@ -41,6 +41,9 @@ func Apply(ctx context.Context, tx *sqldb.Tx, ops ...Op) ([]Outcome, error) {
 func open(ctx context.Context, tx *sqldb.Tx, ops []Op) (*books, error) {
 	var fresh, old, steps, accounts []string
 	for _, op := range ops {
+		if op.validate() != nil {
+			continue
+		}
 		switch op := op.(type) {
 		case Transfer:
 			fresh = append(fresh, op.ID)

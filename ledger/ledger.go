@@ -25,6 +25,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
@@ -81,8 +83,8 @@ type Account struct {
 }
 
 func (a Account) validate() error {
-	if a.ID == "" || len(a.ID) > maxID {
-		return fmt.Errorf("%w: an account's id has 1..%d bytes", ErrInvalid, maxID)
+	if a.ID == "" || len(a.ID) > maxID || !text(a.ID) {
+		return fmt.Errorf("%w: an account's id is text of 1..%d bytes", ErrInvalid, maxID)
 	}
 	if a.Kind != Asset && a.Kind != Liability {
 		return fmt.Errorf("%w: kind %q", ErrInvalid, a.Kind)
@@ -180,6 +182,8 @@ func (o Transfer) validate() error {
 	switch {
 	case o.Amount <= 0 || o.Amount > MaxAmount:
 		return fmt.Errorf("%w: amount %d is not in 1..2^53", ErrInvalid, o.Amount)
+	case !text(o.Debit) || !text(o.Credit):
+		return fmt.Errorf("%w: an account's id is text", ErrInvalid)
 	case o.Debit == o.Credit:
 		return fmt.Errorf("%w: a transfer needs two accounts", ErrInvalid)
 	case o.ExpiresAt < 0 || (o.ExpiresAt > 0 && !o.Pending):
@@ -200,11 +204,14 @@ func validStep(id, transfer string, amount int64) error {
 }
 
 func validID(id string) error {
-	if id == "" || len(id) > maxID {
-		return fmt.Errorf("%w: an id has 1..%d bytes", ErrInvalid, maxID)
+	if id == "" || len(id) > maxID || !text(id) {
+		return fmt.Errorf("%w: an id is text of 1..%d bytes", ErrInvalid, maxID)
 	}
 	return nil
 }
+
+// text is what every database takes as such.
+func text(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Outcome is what became of one operation. Err is nil or one of the package's errors; Replayed
 // says that the same operation was done before.

@@ -116,6 +116,8 @@ func TestTransfersAndTheirOutcomes(t *testing.T) {
 			{"less than nothing", pay("t2", "bob", "ada", -1), ledger.ErrInvalid},
 			{"beyond 2^53", fund("t2", "bob", ledger.MaxAmount+1), ledger.ErrInvalid},
 			{"a sum beyond 2^53", fund("t2", "bob", ledger.MaxAmount), ledger.ErrInvalid},
+			{"an id that is no text", pay("t\xff", "bob", "ada", 1), ledger.ErrInvalid},
+			{"an account that is no text", pay("t2", "bob\x00", "ada", 1), ledger.ErrInvalid},
 			{"to itself", pay("t2", "bob", "bob", 1), ledger.ErrInvalid},
 			{"nobody", pay("t2", "bob", "eve", 1), ledger.ErrNotFound},
 			{"another currency", pay("t2", "bob", "yen", 1), ledger.ErrCurrency},

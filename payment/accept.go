@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -54,8 +55,12 @@ func (r Request) validate() error {
 		return &InvalidError{"buyer", fmt.Sprintf("must have 1..%d bytes", MaxBuyer)}
 	case len(r.Source) > MaxSource:
 		return &InvalidError{"source", fmt.Sprintf("must have at most %d bytes", MaxSource)}
-	case strings.ContainsRune(r.Hold+r.Buyer+r.Source, 0):
-		return &InvalidError{"hold, buyer or source", "has a zero byte"}
+	case !text(r.Hold):
+		return &InvalidError{"hold", "must be text"}
+	case !text(r.Buyer):
+		return &InvalidError{"buyer", "must be text"}
+	case !text(r.Source):
+		return &InvalidError{"source", "must be text"}
 	case r.Amount <= 0 || r.Amount > ledger.MaxAmount:
 		return &InvalidError{"amount", "must be 1..2^53 minor units"}
 	case !known:
@@ -63,6 +68,9 @@ func (r Request) validate() error {
 	}
 	return nil
 }
+
+// text is what every database takes as such.
+func text(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Accept takes a payment on: payment, ledger hold, event and stored answer are one commit.
 // Errors: ErrHoldGone, ErrHoldPaid, ErrAmount, ErrKeyReused, ErrInFlight, *InvalidError,

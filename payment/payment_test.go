@@ -97,6 +97,11 @@ func TestBadInputWritesNothing(t *testing.T) {
 				r.Errorf("%s: %v", field, err)
 			}
 		}
+		odd := r.request(seat)
+		odd.Source = "tok\xff"
+		if _, err := p.Accept(r.Context(), odd); !errors.As(err, new(*InvalidError)) {
+			r.Errorf("bytes that are no text: %v", err)
+		}
 		q := r.request(seat)
 		q.Amount = 499
 		if _, err := p.Accept(r.Context(), q); !errors.Is(err, ErrAmount) {

@@ -212,3 +212,16 @@ func TestList(t *testing.T) {
 		}
 	})
 }
+
+// JSON would replace what is not UTF-8, and two texts would become one.
+func TestListRefusesWhatIsNotText(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		err := db.Read(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			var s string
+			return tx.Row(ctx, `SELECT name FROM `+tx.List("$1", "name text"), sqldb.Rows{{"a\xff"}}).Scan(&s)
+		})
+		if !errors.Is(err, sqldb.ErrConfig) {
+			t.Error(err)
+		}
+	})
+}

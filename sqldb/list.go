@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Rows is a parameter of many rows, for List. Values are strings, integers, booleans, nil and
@@ -15,10 +16,17 @@ type Rows [][]any
 // Add appends a row.
 func (r *Rows) Add(values ...any) { *r = append(*r, values) }
 
-// Value implements driver.Valuer.
+// Value implements driver.Valuer. Text that is not UTF-8 is ErrConfig: JSON would change it.
 func (r Rows) Value() (driver.Value, error) {
 	if len(r) == 0 {
 		return "[]", nil
+	}
+	for _, row := range r {
+		for _, v := range row {
+			if text, ok := v.(string); ok && !utf8.ValidString(text) {
+				return nil, fmt.Errorf("%w: text that is not UTF-8: %.40q", ErrConfig, text)
+			}
+		}
 	}
 	b, err := json.Marshal([][]any(r))
 	if err != nil {
