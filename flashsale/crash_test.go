@@ -246,7 +246,8 @@ func (r *rig) buyer(ctx context.Context, rng *rand.Rand, deeds *deck, s *Sales, 
 	}
 	h, err := s.Hold(ctx, HoldRequest{Key: key, Sale: sale.ID, Buyer: fmt.Sprintf("b%d", rng.IntN(12))})
 	if err != nil {
-		if !errors.Is(err, ErrSoldOut) && !errors.Is(err, ErrLimit) && !errors.Is(err, ErrInFlight) && ctx.Err() == nil {
+		late := errors.Is(err, sqldb.ErrBusy) || ctx.Err() != nil // the run is about to end
+		if !errors.Is(err, ErrSoldOut) && !errors.Is(err, ErrLimit) && !errors.Is(err, ErrInFlight) && !late {
 			r.Error(err)
 		}
 		return
