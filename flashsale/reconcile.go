@@ -2,6 +2,7 @@ package flashsale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,18 +39,14 @@ func (s *Sales) expire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var failed error // one sale that is stuck does not keep the others
 	for _, sale := range sales {
-		for {
-			n, err := s.expireSome(ctx, sale)
-			if err != nil {
-				return err
-			}
-			if n < expireBatch {
-				break
-			}
+		for n := expireBatch; n == expireBatch && err == nil; {
+			n, err = s.expireSome(ctx, sale)
 		}
+		failed, err = errors.Join(failed, err), nil
 	}
-	return nil
+	return failed
 }
 
 func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
@@ -67,6 +64,7 @@ func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
 		}, `UPDATE holds SET state = 'expired', changed_at = holdfast_now()
 			WHERE id IN (SELECT id FROM holds
 				WHERE sale = $1 AND state = 'held' AND expires_at <= holdfast_now() ORDER BY expires_at LIMIT $2)
+			AND state = 'held' AND expires_at <= holdfast_now() -- again: PostgreSQL may have waited for an extension
 			RETURNING permit, buyer`, sale, expireBatch)
 		if err != nil || len(buyers) == 0 {
 			return err
