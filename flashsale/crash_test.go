@@ -301,3 +301,40 @@ func first(refused []error, err error) error {
 	}
 	return err
 }
+
+// A hold whose extension has begun in time and commits late is not expired by whoever saw it
+// before.
+func TestExpiryWaitsForAnExtension(t *testing.T) {
+	pair(t, func(r *rig) {
+		s := r.sales(false, Options{})
+		sale := r.sale(s, NewSale{Stock: 1, HoldSeconds: 1})
+		h, err := s.Hold(r.Context(), HoldRequest{Key: r.key(), Sale: sale.ID, Buyer: "ada"})
+		if err != nil {
+			r.Fatal(err)
+		}
+		c := payment.Claim{Payment: "p-" + h.Hold.ID, Hold: h.Hold.ID, Buyer: "ada", Amount: sale.Price, Currency: sale.Currency}
+		err = r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			return first(s.Attach(ctx, tx, []payment.Claim{c}))
+		})
+		if err != nil {
+			r.Fatal(err)
+		}
+		expired := make(chan error, 1)
+		time.Sleep(time.Until(h.Hold.ExpiresAt.Add(-300 * time.Millisecond))) // its time is what is tested
+		err = r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			if err := first(s.Extend(ctx, tx, []payment.Claim{c})); err != nil {
+				return err
+			}
+			time.Sleep(time.Until(h.Hold.ExpiresAt.Add(20 * time.Millisecond)))
+			go func() { expired <- s.expire(context.Background()) }()
+			time.Sleep(200 * time.Millisecond) // it meets the row, and waits
+			return nil
+		})
+		if err := errors.Join(err, <-expired); err != nil {
+			r.Fatal(err)
+		}
+		if held, _ := r.numbers(sale.ID); held != 1 {
+			r.Error("what had been extended was expired")
+		}
+	})
+}
