@@ -19,6 +19,8 @@ import (
 const (
 	// batch is how many permits go with one decision.
 	batch = 500
+	// buildBatch is how many go with one decision while nobody can be admitted anyhow.
+	buildBatch = 2000
 	// gatePoll is the pause between looks at a gate that somebody else builds.
 	gatePoll = 20 * time.Millisecond
 )
@@ -126,24 +128,57 @@ func (s *Sales) giveBack(ctx context.Context, sale string, permits []string, onl
 	return ended, nil
 }
 
+// building is a gate on its way.
+type building struct {
+	done  chan struct{} // closed when the others are known
+	built bool          // if not, and without an error, somebody else is at it
+	err   error
+}
+
 // buildOrWait returns when there may be a gate: this process has built it, or somebody else
-// is at it.
+// is at it. The work is not the request's, because a large sale takes longer than a request has.
 func (s *Sales) buildOrWait(ctx context.Context, t *terms) error {
+	b, err := s.startBuilding(t)
+	if err != nil {
+		return err
+	}
+	late := func() error { return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err()) }
 	select {
-	case t.building <- struct{}{}:
-		defer func() { <-t.building }()
-		built, err := s.buildGate(ctx, t)
-		if built || err != nil {
-			return err
-		}
-	default:
+	case <-b.done:
+	case <-ctx.Done():
+		return late()
+	}
+	if b.built || b.err != nil {
+		return b.err
 	}
 	select {
 	case <-time.After(gatePoll):
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err())
+		return late()
 	}
+}
+
+// startBuilding begins to build the gate, unless this process is at it.
+func (s *Sales) startBuilding(t *terms) (*building, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.building != nil {
+		return t.building, nil
+	}
+	b := &building{done: make(chan struct{})}
+	running := s.background(func() {
+		b.built, b.err = s.buildGate(s.work, t)
+		t.mu.Lock()
+		t.building = nil
+		t.mu.Unlock()
+		close(b.done)
+	})
+	if !running {
+		return nil, ErrClosed
+	}
+	t.building = b
+	return b, nil
 }
 
 // buildGate builds the gate of a sale from SQL. While it is being built, whoever commits a hold
@@ -197,7 +232,7 @@ func (s *Sales) permitsInSQL(ctx context.Context, sale, after string) (items []s
 			FROM holds
 			WHERE sale = $1 AND id > $2 AND (state IN ('held', 'confirmed') OR changed_at > holdfast_now() - $4)
 			ORDER BY id LIMIT $5`,
-			sale, after, permitMargin.Microseconds(), s.opts.KeyLife.Microseconds(), batch)
+			sale, after, permitMargin.Microseconds(), s.opts.KeyLife.Microseconds(), buildBatch)
 		if err != nil {
 			return err
 		}

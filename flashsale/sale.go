@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -249,7 +250,8 @@ func (e StockEvent) row(sale string) (sqldb.Event, error) {
 type terms struct {
 	Sale
 	mark     soldOutMark
-	building chan struct{} // one place: this process builds the gate
+	mu       sync.Mutex
+	building *building // nil when this process builds no gate
 	attempts atomic.Int64
 	refused  atomic.Int64
 }
@@ -262,7 +264,7 @@ func (s *Sales) terms(ctx context.Context, id string) (*terms, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, _ := s.known.LoadOrStore(id, &terms{Sale: sale, building: make(chan struct{}, 1)})
+	t, _ := s.known.LoadOrStore(id, &terms{Sale: sale})
 	return t.(*terms), nil
 }
 
