@@ -176,6 +176,7 @@ func (s *Sales) Start(ctx context.Context) error {
 	s.background(func() { s.every(expireEvery, s.expire) })
 	s.background(func() { s.every(reconcileEvery, r.recent) })
 	s.background(func() { s.every(fullEvery, r.live) })
+	s.background(func() { s.every(watchEvery, s.watch) })
 	return nil
 }
 

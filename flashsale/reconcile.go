@@ -153,6 +153,16 @@ func (r *reconciler) live(ctx context.Context) error {
 	return r.pages(ctx, `state = 'held'`)
 }
 
+// sale looks at every hold of a sale that anything can be wrong with.
+func (r *reconciler) sale(ctx context.Context, id string) error {
+	now, err := r.now(ctx)
+	if err != nil {
+		return err
+	}
+	return r.pages(ctx, `sale = $3 AND (state IN ('held', 'confirmed') OR changed_at > $4)`,
+		id, now-2*r.sales.opts.KeyLife.Microseconds())
+}
+
 // hold looks at one.
 func (r *reconciler) hold(ctx context.Context, id string) error {
 	return r.pages(ctx, `id = $3`, id)

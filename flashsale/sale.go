@@ -254,6 +254,7 @@ type terms struct {
 	building *building // nil when this process builds no gate
 	attempts atomic.Int64
 	refused  atomic.Int64
+	watched  watched
 }
 
 func (s *Sales) terms(ctx context.Context, id string) (*terms, error) {
@@ -274,7 +275,7 @@ type Activity struct {
 	Refused  int64 `json:"refused"`
 }
 
-// Activity returns what this process counted. Errors: ErrNotFound, and those of sqldb.
+// Activity returns what this process counted since the sale was last idle for an hour. Errors: ErrNotFound, and those of sqldb.
 func (s *Sales) Activity(ctx context.Context, id string) (Activity, error) {
 	t, err := s.terms(ctx, id)
 	if err != nil {
