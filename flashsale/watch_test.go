@@ -43,7 +43,10 @@ func TestStoreFallsBack(t *testing.T) {
 		}
 		r.put(sale.ID, cancelled)
 		r.looks(s, sale.ID, func() bool { return r.forever(sale.ID) == 1 })
-		r.hold(s, sale.ID, "cyd")
+		r.until("cyd gets it", func() bool {
+			_, err := s.Hold(r.Context(), HoldRequest{Key: "cyd", Sale: sale.ID, Buyer: "cyd"})
+			return err == nil
+		})
 	})
 }
 
