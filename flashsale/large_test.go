@@ -34,19 +34,22 @@ func TestGateOfALargeSale(t *testing.T) {
 // fill gives units of a sale to buyers who came before the test.
 func (r *rig) fill(sale string, units int) {
 	r.Helper()
-	err := r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
-		_, err := tx.Exec(ctx, `
-			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2)
-			INSERT INTO holds (id, sale, buyer, permit, state, created_at, expires_at, changed_at)
-			SELECT $1 || '-' || i, $1, 'b' || i, 'p' || i, 'held', holdfast_now(), holdfast_now() + 600000000, holdfast_now() FROM n`,
-			sale, units)
-		if err != nil {
+	const most = 10_000 // in one transaction
+	for from := 0; from < units; from += most {
+		err := r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.Exec(ctx, `
+				WITH RECURSIVE n(i) AS (SELECT $2 + 1 UNION ALL SELECT i + 1 FROM n WHERE i < $2 + $3)
+				INSERT INTO holds (id, sale, buyer, permit, state, created_at, expires_at, changed_at)
+				SELECT $1 || '-' || i, $1, 'b' || i, 'p' || i, 'held', holdfast_now(), holdfast_now() + 600000000, holdfast_now() FROM n`,
+				sale, from, most)
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, `UPDATE sales SET held = held + $2, version = version + 1 WHERE id = $1`, sale, most)
 			return err
+		})
+		if err != nil {
+			r.Fatal(err)
 		}
-		_, err = tx.Exec(ctx, `UPDATE sales SET held = held + $2, version = version + 1 WHERE id = $1`, sale, units)
-		return err
-	})
-	if err != nil {
-		r.Fatal(err)
 	}
 }

@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	// groupMost bounds a transaction of a group: what it locks, and how long the last one waits.
 	groupMost = 100
-	// groupLeast is the time that a caller must have left to be taken along: a transaction
-	// ends with the earliest deadline of all that are in it.
+	// groupLeast is the least time that a caller must have left to be taken along: a
+	// transaction ends with the earliest deadline of all that are in it.
 	groupLeast = 50 * time.Millisecond
+	// groupSingles is how many members of a batch that failed are tried at the same time.
+	groupSingles = 8
 )
 
 // Group commits together what arrives together (group commit). A caller who finds nobody ahead
@@ -27,6 +30,8 @@ type Group[In, Out any] struct {
 	mu      sync.Mutex
 	queue   []*member[In, Out]
 	running int // transactions
+
+	took atomic.Int64 // ns, the last transaction that was committed
 }
 
 // Outcome is what became of one member of a group.
@@ -125,35 +130,63 @@ func (g *Group[In, Out]) lead() {
 
 // commit decides a batch together, or each of it alone.
 func (g *Group[In, Out]) commit(batch []*member[In, Out]) {
-	batch = inTime(batch)
-	if len(batch) == 0 {
-		return
-	}
-	broken, err := g.together(batch)
-	switch {
-	case err == nil && broken == nil:
-	case len(batch) > 1 && (broken != nil || single(err)):
-		g.alone(batch)
-		return
-	default:
-		for _, m := range batch {
-			m.out, m.broken = Outcome[Out]{Err: err}, broken
+	for {
+		if batch = g.inTime(batch); len(batch) == 0 {
+			return
 		}
+		broken, err := g.together(batch)
+		several := len(batch) > 1
+		switch {
+		case several && broken == nil && cutShort(batch, err):
+			continue // without those whose time is over
+		case several && (broken != nil || single(err)):
+			g.alone(batch)
+		default:
+			answer(batch, broken, err)
+		}
+		return
 	}
+}
+
+// answer tells the members of a transaction what became of it.
+func answer[In, Out any](batch []*member[In, Out], broken any, err error) {
 	for _, m := range batch {
+		if m.broken = broken; err != nil {
+			m.out = Outcome[Out]{Err: err}
+		}
 		close(m.done)
 	}
 }
 
-// single says whether one of a batch may be at fault, and not the database.
-func single(err error) bool {
-	return !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrFull)
+// cutShort says whether a transaction failed because the time of one of its members was over.
+func cutShort[In, Out any](batch []*member[In, Out], err error) bool {
+	return err != nil && !errors.Is(err, ErrOutcomeUnknown) && time.Until(earliest(batch)) <= 0
 }
 
-// inTime refuses those whose deadline would end the transaction of all others.
-func inTime[In, Out any](batch []*member[In, Out]) (rest []*member[In, Out]) {
+func earliest[In, Out any](batch []*member[In, Out]) time.Time {
+	first, _ := batch[0].ctx.Deadline()
 	for _, m := range batch {
-		if deadline, _ := m.ctx.Deadline(); m.ctx.Err() == nil && time.Until(deadline) >= groupLeast {
+		if deadline, _ := m.ctx.Deadline(); deadline.Before(first) {
+			first = deadline
+		}
+	}
+	return first
+}
+
+// single says whether one of a batch may be at fault, and not the database.
+func single(err error) bool {
+	return err != nil && !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrFull)
+}
+
+// inTime keeps those that have the time for a transaction like the last one, and refuses the
+// others, who would cut it short for all. Whoever is alone is tried.
+func (g *Group[In, Out]) inTime(batch []*member[In, Out]) (rest []*member[In, Out]) {
+	least := groupLeast
+	if len(batch) > 1 {
+		least = min(max(groupLeast, time.Duration(g.took.Load())), g.db.opts.Timeout/4)
+	}
+	for _, m := range batch {
+		if deadline, _ := m.ctx.Deadline(); m.ctx.Err() == nil && time.Until(deadline) >= least {
 			rest = append(rest, m)
 			continue
 		}
@@ -163,15 +196,19 @@ func inTime[In, Out any](batch []*member[In, Out]) (rest []*member[In, Out]) {
 	return rest
 }
 
+// alone tries the members one by one, few at a time: they wait for the same rows.
 func (g *Group[In, Out]) alone(batch []*member[In, Out]) {
+	places := make(chan struct{}, groupSingles)
 	var all sync.WaitGroup
 	for _, m := range batch {
+		places <- struct{}{}
 		all.Go(func() {
-			broken, err := g.together([]*member[In, Out]{m})
-			if m.broken = broken; err != nil {
-				m.out = Outcome[Out]{Err: err}
+			defer func() { <-places }()
+			one := g.inTime([]*member[In, Out]{m})
+			if len(one) > 0 {
+				broken, err := g.together(one)
+				answer(one, broken, err)
 			}
-			close(m.done)
 		})
 	}
 	all.Wait()
@@ -182,15 +219,12 @@ func (g *Group[In, Out]) alone(batch []*member[In, Out]) {
 func (g *Group[In, Out]) together(batch []*member[In, Out]) (broken any, err error) {
 	defer func() { broken = recover() }()
 	in := make([]In, len(batch))
-	first, _ := batch[0].ctx.Deadline()
 	for i, m := range batch {
 		in[i] = m.in
-		if deadline, _ := m.ctx.Deadline(); deadline.Before(first) {
-			first = deadline
-		}
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(batch[0].ctx), first)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(batch[0].ctx), earliest(batch))
 	defer cancel()
+	began := time.Now()
 	var outcomes []Outcome[Out]
 	err = g.db.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
 		outcomes, err = g.do(ctx, tx, in)
@@ -202,6 +236,7 @@ func (g *Group[In, Out]) together(batch []*member[In, Out]) (broken any, err err
 	if err != nil {
 		return nil, err
 	}
+	g.took.Store(int64(time.Since(began)))
 	for i, m := range batch {
 		m.out = outcomes[i]
 	}

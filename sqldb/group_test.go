@@ -134,6 +134,43 @@ func TestGroupLeave(t *testing.T) {
 	}
 }
 
+// One member whose time is over takes no other along.
+func TestGroupWithAHurriedMember(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		prepare(t, db)
+		const callers, hurried = 40, 4
+		g := sqldb.NewGroup(db, func(ctx context.Context, tx *sqldb.Tx, in []unit) ([]sqldb.Outcome[int64], error) {
+			time.Sleep(20 * time.Millisecond) // the others gather
+			var list sqldb.Rows
+			for _, u := range in {
+				if list.Add(u.ID, u.N); u.ID < hurried {
+					<-ctx.Done()
+				}
+			}
+			_, err := tx.Exec(ctx, `INSERT INTO t SELECT id, n FROM `+tx.List("$1", "id bigint", "n bigint"), list)
+			return make([]sqldb.Outcome[int64], len(in)), err
+		})
+		var all sync.WaitGroup
+		for i := range int64(callers) {
+			all.Go(func() {
+				patience := 10 * time.Second
+				if i < hurried {
+					patience = 300 * time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				if _, err := g.Do(ctx, unit{i, 0}); (err != nil) != (i < hurried) {
+					t.Errorf("%d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		if n := number(t, db, `SELECT count(*) FROM t`); n != callers-hurried {
+			t.Errorf("%d rows", n)
+		}
+	})
+}
+
 func TestGroupPanics(t *testing.T) {
 	db := onSQLite(t, sqldb.Options{})
 	g := sqldb.NewGroup(db, func(_ context.Context, _ *sqldb.Tx, in []int) ([]sqldb.Outcome[int], error) {
