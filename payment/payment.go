@@ -8,7 +8,7 @@
 // payment that is not over. States only go forward; the database refuses anything else.
 //
 //	pending → authorised → capturing → captured
-//	   └──────────┴──────→ voided | refunded | failed     (capturing → failed: refused in the end)
+//	   └──────────┴──────→ voided | refunded | failed     (capturing → failed: refused, or refunded by hand)
 //
 // Not promised: when. As long as the provider does not answer, a payment stays where it is and
 // is asked about again, at growing intervals.

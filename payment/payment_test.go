@@ -143,6 +143,8 @@ func TestSettling(t *testing.T) {
 		{"refused", []string{"refuse"}, "", Failed, []string{"pending", "failed"}},
 		{"capture refused", []string{"no capture"}, "", Failed, []string{"pending", "authorised", "capturing", "failed"}},
 		{"capture refused, void lost", []string{"no capture", "", "lost", "lost"}, "", Failed, nil},
+		{"refunded by hand", []string{"", "refunded"}, "", Failed, []string{"pending", "authorised", "capturing", "failed"}},
+		{"capture refused, refunded by hand", []string{"no capture", "", "refunded"}, "", Failed, nil},
 		{"gone before", nil, "live", Voided, []string{"pending", "voided"}},
 		{"gone while authorising", nil, "extend", Voided, nil},
 		{"gone before the order", nil, "confirm", Voided, []string{"pending", "authorised", "voided"}},

@@ -169,7 +169,7 @@ func (r *rig) agrees(id string, state State, sold bool) {
 	at := r.provider.record(id)
 	want := map[State][]Status{
 		Captured: {StatusCaptured}, Voided: {StatusVoided}, Refunded: {StatusRefunded},
-		Failed: {StatusRefused, StatusVoided},
+		Failed: {StatusRefused, StatusVoided, StatusRefunded},
 	}[state]
 	for _, w := range want {
 		if at.status == w {
@@ -393,7 +393,10 @@ func (f *fakeProvider) Authorise(_ context.Context, ref string, _ int64, _, _ st
 
 func (f *fakeProvider) Capture(_ context.Context, ref string) (Result, error) {
 	refused := false
-	res, err := f.call(ref, func(e *record, _ string) {
+	res, err := f.call(ref, func(e *record, fault string) {
+		if fault == "refunded" { // somebody did that by hand, at the provider's desk
+			e.status = StatusRefunded
+		}
 		if e.status != StatusAuthorised {
 			return
 		}
@@ -409,7 +412,10 @@ func (f *fakeProvider) Capture(_ context.Context, ref string) (Result, error) {
 }
 
 func (f *fakeProvider) Void(_ context.Context, ref string) (Result, error) {
-	return f.call(ref, func(e *record, _ string) {
+	return f.call(ref, func(e *record, fault string) {
+		if fault == "refunded" {
+			e.status = StatusRefunded
+		}
 		if e.status == StatusAuthorised || e.status == StatusUnknown {
 			e.status = StatusVoided
 		}

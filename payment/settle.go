@@ -137,6 +137,10 @@ func (p *Payments) confirm(ctx context.Context, pay *Payment) error {
 	return p.unlessGone(ctx, pay, p.forward(ctx, pay, Capturing))
 }
 
+// refundedThere: somebody gave the money back at the provider's desk, before this program knew
+// that it had come.
+const refundedThere = "refunded at the provider"
+
 // capture: capturing → captured, or failed when the provider refuses for good.
 func (p *Payments) capture(ctx context.Context, pay *Payment) error {
 	res, err := p.ask(ctx, pay, "capture", func(ctx context.Context) (Result, error) {
@@ -150,6 +154,8 @@ func (p *Payments) capture(ctx context.Context, pay *Payment) error {
 		return p.forward(ctx, pay, Captured)
 	case StatusRefused, StatusVoided:
 		return p.refused(ctx, pay, res)
+	case StatusRefunded:
+		return p.end(ctx, pay, Failed, refundedThere)
 	}
 	return fmt.Errorf("capture: the provider has %q on record", res.Status)
 }
@@ -166,6 +172,8 @@ func (p *Payments) refused(ctx context.Context, pay *Payment, why Result) error 
 		return p.forward(ctx, pay, Captured)
 	case StatusVoided, StatusRefused:
 		return p.end(ctx, pay, Failed, "capture refused: "+why.Reason)
+	case StatusRefunded:
+		return p.end(ctx, pay, Failed, refundedThere)
 	}
 	return fmt.Errorf("void: the provider has %q on record", res.Status)
 }
