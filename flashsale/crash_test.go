@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -335,6 +336,66 @@ func TestExpiryWaitsForAnExtension(t *testing.T) {
 		}
 		if held, _ := r.numbers(sale.ID); held != 1 {
 			r.Error("what had been extended was expired")
+		}
+	})
+}
+
+// Transactions that want the same holds, in whatever order they were given them, wait for each
+// other in one direction only: none is run again because two had met head on.
+func TestNoDeadlocks(t *testing.T) {
+	pair(t, func(r *rig) {
+		s := r.sales(false, Options{})
+		const units = 12
+		sale := r.sale(s, NewSale{Stock: units, PerBuyer: units})
+		claims := make([]payment.Claim, units)
+		for i := range claims {
+			h := r.hold(s, sale.ID, "ada")
+			claims[i] = payment.Claim{Payment: "p-" + h.Hold.ID, Hold: h.Hold.ID, Buyer: "ada", Amount: sale.Price, Currency: sale.Currency}
+		}
+		var runs atomic.Int64
+		write := func(fn func(ctx context.Context, tx *sqldb.Tx) error) {
+			err := r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+				runs.Add(1)
+				return fn(ctx, tx)
+			})
+			if err != nil {
+				r.Error(err)
+			}
+		}
+		attach := func(claims []payment.Claim) {
+			write(func(ctx context.Context, tx *sqldb.Tx) error {
+				_, err := s.Attach(ctx, tx, claims)
+				return err
+			})
+		}
+		attach(claims)
+		const rounds = 4
+		for range rounds {
+			var both sync.WaitGroup
+			both.Go(func() { // as a worker settles: the later half becomes orders
+				write(func(ctx context.Context, tx *sqldb.Tx) error {
+					backwards := slices.Clone(claims)
+					slices.Reverse(backwards)
+					if err := s.Lock(ctx, tx, backwards); err != nil {
+						return err
+					}
+					if _, _, err := s.Confirm(ctx, tx, backwards[:units/2]); err != nil {
+						return err
+					}
+					time.Sleep(50 * time.Millisecond)
+					_, err := s.Extend(ctx, tx, backwards[units/2:])
+					return err
+				})
+			})
+			time.Sleep(10 * time.Millisecond)
+			both.Go(func() { attach(claims) })
+			both.Go(func() {
+				write(func(ctx context.Context, tx *sqldb.Tx) error { return s.Abandon(ctx, tx, claims[units-1]) })
+			})
+			both.Wait()
+		}
+		if n := runs.Load(); n != 1+3*rounds {
+			r.Errorf("%d transactions were run %d times", 1+3*rounds, n)
 		}
 	})
 }

@@ -157,7 +157,7 @@ func (s *Sales) Live(ctx context.Context, c *payment.Claim) error {
 // claimed reads the hold, and says if it is live and the payment's.
 func (s *Sales) claimed(ctx context.Context, c payment.Claim) (known knownHold, live bool, err error) {
 	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		h, err := findHold(ctx, tx, c.Hold)
+		h, err := findHold(ctx, tx, c.Hold, "")
 		if err != nil {
 			return err
 		}
@@ -170,6 +170,15 @@ func (s *Sales) claimed(ctx context.Context, c payment.Claim) (known knownHold, 
 		return knownHold{}, false, payment.ErrHoldGone
 	}
 	return known, live, err
+}
+
+// Lock implements payment.Goods.
+func (s *Sales) Lock(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) error {
+	if tx.ForUpdate() == "" {
+		return nil // there is one writer
+	}
+	_, err := findHolds(ctx, tx, claims, tx.ForUpdate())
+	return err
 }
 
 // BeforeExtend implements payment.Goods: the permit is extended before the hold, so that it
@@ -284,7 +293,7 @@ func (s *Sales) Confirm(ctx context.Context, tx *sqldb.Tx, claims []payment.Clai
 // Abandon implements payment.Goods: a live hold can be paid for again, an order is cancelled
 // and its unit goes back on sale.
 func (s *Sales) Abandon(ctx context.Context, tx *sqldb.Tx, c payment.Claim) error {
-	h, err := findHold(ctx, tx, c.Hold)
+	h, err := findHold(ctx, tx, c.Hold, tx.ForUpdate())
 	if err != nil {
 		return err
 	}

@@ -175,11 +175,11 @@ type holdRow struct {
 	live                             bool // held, and its time is not over
 }
 
-func findHold(ctx context.Context, tx *sqldb.Tx, id string) (holdRow, error) {
+func findHold(ctx context.Context, tx *sqldb.Tx, id, lock string) (holdRow, error) {
 	h := holdRow{id: id}
 	err := tx.Row(ctx, `
 		SELECT sale, buyer, permit, payment, state, state = 'held' AND expires_at > holdfast_now()
-		FROM holds WHERE id = $1`, id).Scan(&h.sale, &h.buyer, &h.permit, &h.payment, &h.state, &h.live)
+		FROM holds WHERE id = $1`+lock, id).Scan(&h.sale, &h.buyer, &h.permit, &h.payment, &h.state, &h.live)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, ErrNotFound
 	}
@@ -192,7 +192,7 @@ func (s *Sales) Release(ctx context.Context, sale, hold string) error {
 	var h holdRow
 	released := false
 	err := s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) (err error) {
-		if h, err = findHold(ctx, tx, hold); err != nil {
+		if h, err = findHold(ctx, tx, hold, tx.ForUpdate()); err != nil {
 			return err
 		}
 		if h.sale != sale {
@@ -208,9 +208,6 @@ func (s *Sales) Release(ctx context.Context, sale, hold string) error {
 		}
 		if released = n == 1; released {
 			return freeUnits(ctx, tx, sale, "released", []string{h.buyer})
-		}
-		if h, err = findHold(ctx, tx, hold); err != nil {
-			return err
 		}
 		if h.state == StateHeld || h.state == StateConfirmed {
 			return ErrPaid
@@ -228,8 +225,8 @@ func (s *Sales) Release(ctx context.Context, sale, hold string) error {
 	return nil
 }
 
-// lockSale keeps a sale's row until the transaction ends: whatever changes its holds comes one
-// after the other.
+// lockSale keeps a sale's row until the transaction ends: whatever changes its numbers comes one
+// after the other. Holds are locked before their sale.
 func lockSale(ctx context.Context, tx *sqldb.Tx, sale string) error {
 	var one int
 	err := tx.Row(ctx, `SELECT 1 FROM sales WHERE id = $1`+tx.ForUpdate(), sale).Scan(&one)

@@ -53,19 +53,21 @@ func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
 	var permits, buyers []string
 	err := s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		permits, buyers = nil, nil
+		due, err := lockDue(ctx, tx, sale)
+		if err != nil || len(due) == 0 {
+			return err
+		}
 		if err := lockSale(ctx, tx, sale); err != nil {
 			return err
 		}
-		err := each(ctx, tx, func(scan func(...any) error) error {
+		err = each(ctx, tx, func(scan func(...any) error) error {
 			var permit, buyer string
 			err := scan(&permit, &buyer)
 			permits, buyers = append(permits, permit), append(buyers, buyer)
 			return err
 		}, `UPDATE holds SET state = 'expired', changed_at = holdfast_now()
-			WHERE id IN (SELECT id FROM holds
-				WHERE sale = $1 AND state = 'held' AND expires_at <= holdfast_now() ORDER BY expires_at LIMIT $2)
-			AND state = 'held' AND expires_at <= holdfast_now() -- again: PostgreSQL may have waited for an extension
-			RETURNING permit, buyer`, sale, expireBatch)
+			WHERE id IN (SELECT id FROM `+tx.List("$1", "id text")+`)
+			RETURNING permit, buyer`, due)
 		if err != nil || len(buyers) == 0 {
 			return err
 		}
@@ -81,6 +83,19 @@ func (s *Sales) expireSome(ctx context.Context, sale string) (int, error) {
 	// SQL goes on, however long the store takes: other units are waiting to come back.
 	s.background(func() { s.giveBackEnded(s.work, sale, permits...) })
 	return len(permits), nil
+}
+
+// lockDue keeps holds whose time is over. One that somebody is about to extend or confirm is
+// passed over: if nothing comes of that, the next look finds it.
+func lockDue(ctx context.Context, tx *sqldb.Tx, sale string) (due sqldb.Rows, err error) {
+	err = each(ctx, tx, func(scan func(...any) error) error {
+		var id string
+		err := scan(&id)
+		due.Add(id)
+		return err
+	}, `SELECT id FROM holds WHERE sale = $1 AND state = 'held' AND expires_at <= holdfast_now()
+		ORDER BY expires_at LIMIT $2`+tx.SkipLocked(), sale, expireBatch)
+	return due, err
 }
 
 // each runs a query and calls fn with every row.

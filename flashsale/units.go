@@ -21,7 +21,7 @@ type saleUnits struct {
 }
 
 // lockSales keeps the rows of sales until the transaction ends, in the order of their ids:
-// whatever changes their holds comes one after the other.
+// whatever changes their numbers comes one after the other.
 func lockSales(ctx context.Context, tx *sqldb.Tx, ids []string) (map[string]*saleUnits, error) {
 	sales := map[string]*saleUnits{}
 	var list sqldb.Rows

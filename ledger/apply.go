@@ -198,8 +198,8 @@ func (b *books) move(debit, credit *accountRow, by sums) error {
 		if x.of.overdrawn(x.sum) {
 			return fmt.Errorf("%w: account %q", ErrInsufficient, x.of.ID)
 		}
-		if max(x.sum.PostedDebits+x.sum.PendingDebits, x.sum.PostedCredits+x.sum.PendingCredits) > MaxAmount {
-			return fmt.Errorf("%w: account %q would hold more than 2^53", ErrInvalid, x.of.ID)
+		if max(x.sum.PostedDebits+x.sum.PendingDebits, x.sum.PostedCredits+x.sum.PendingCredits) > MaxTurnover {
+			return fmt.Errorf("%w: account %q would have turned over more than 2^62", ErrInvalid, x.of.ID)
 		}
 	}
 	debit.Balances, credit.Balances = d, c

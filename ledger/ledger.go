@@ -48,8 +48,12 @@ var (
 	ErrInvalid = errors.New("ledger: invalid")
 )
 
-// MaxAmount is the largest amount, and the largest sum that an account takes on one side.
+// MaxAmount is the largest amount of an operation: what JSON carries exactly everywhere.
 const MaxAmount = 1 << 53
+
+// MaxTurnover is the largest sum that an account takes on one side, ever: a billion units a
+// second for 146 years.
+const MaxTurnover = 1 << 62
 
 const maxID = 200
 

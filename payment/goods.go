@@ -28,6 +28,9 @@ type Goods interface {
 	Attach(ctx context.Context, tx *sqldb.Tx, claims []Claim) (refused []error, err error)
 	// Live says whether the hold can still be confirmed: nil or ErrHoldGone.
 	Live(ctx context.Context, c *Claim) error
+	// Lock keeps holds until the transaction ends, all of those that it extends or confirms,
+	// and in one order whatever the order of claims: two servers must not wait for each other.
+	Lock(ctx context.Context, tx *sqldb.Tx, claims []Claim) error
 	// BeforeExtend prepares what stands outside SQL for a longer hold.
 	BeforeExtend(ctx context.Context, c Claim) error
 	// Extend gives holds more time, once, in the transaction that notes the authorisation.

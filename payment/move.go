@@ -25,8 +25,8 @@ func (p *Payments) forward(ctx context.Context, pay *Payment, to State) error {
 // before is where a step forward comes from.
 var before = map[State]State{Authorised: Pending, Capturing: Authorised, Captured: Capturing}
 
-// moveAll takes payments to the states that they are given with. It locks payments, sales,
-// holds and accounts, in this order and each sorted, so that two servers cannot wait for each
+// moveAll takes payments to the states that they are given with. It locks payments, holds,
+// sales and accounts, in this order and each sorted, so that two servers cannot wait for each
 // other.
 func (p *Payments) moveAll(ctx context.Context, tx *sqldb.Tx, in []Payment) ([]sqldb.Outcome[Payment], error) {
 	m := &moves{out: make([]sqldb.Outcome[Payment], len(in)), to: map[State][]int{}}
@@ -36,6 +36,11 @@ func (p *Payments) moveAll(ctx context.Context, tx *sqldb.Tx, in []Payment) ([]s
 	now, err := m.lock(ctx, tx)
 	if err != nil {
 		return nil, err
+	}
+	if claims := append(m.claims(Authorised), m.claims(Capturing)...); len(claims) > 0 {
+		if err := p.goods.Lock(ctx, tx, claims); err != nil {
+			return nil, err
+		}
 	}
 	if err := m.confirm(ctx, tx, p.goods); err != nil {
 		return nil, err

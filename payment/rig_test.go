@@ -285,6 +285,8 @@ func (s *seats) held(ctx context.Context, tx *sqldb.Tx, c Claim) error {
 	return nil
 }
 
+func (s *seats) Lock(context.Context, *sqldb.Tx, []Claim) error { return nil }
+
 func (s *seats) BeforeExtend(ctx context.Context, c Claim) error { return s.lapse(ctx, "extend", c) }
 
 func (s *seats) Extend(ctx context.Context, tx *sqldb.Tx, claims []Claim) ([]error, error) {
