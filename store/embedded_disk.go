@@ -196,7 +196,7 @@ func (f *failure) cause() error {
 // get is nil, or what every caller hears from then on.
 func (f *failure) get() error {
 	if err := f.cause(); err != nil {
-		return fmt.Errorf("%w: the engine has ended and must be opened again: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: the engine has ended until it is opened again: %w", ErrUnavailable, err)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func openFile(url string, opts Options) (engine, error) {
 	if opts.MaxBytes == 0 {
 		opts.MaxBytes = fileBytes
 	}
-	return openEmbedded(dir, vfs.Default, true, opts)
+	return openReopening(opts, func() (*embedded, error) { return openEmbedded(dir, vfs.Default, true, opts) })
 }
 
 // fileDir is the directory that a file: URL names: file:rel, file:/abs or file:///abs. The

@@ -38,6 +38,18 @@ func (b *breaker) MaybeError(op errorfs.Op) error {
 	return nil
 }
 
+// flicker fails one operation that changes the disk: the one at which in reaches 0.
+type flicker struct{ in atomic.Int64 }
+
+func (f *flicker) String() string { return "flicker" }
+
+func (f *flicker) MaybeError(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && f.in.Add(-1) == 0 {
+		return errDisk
+	}
+	return nil
+}
+
 // told is what the caller of each step heard.
 type told struct{ done, unknown, none int64 }
 
@@ -168,6 +180,92 @@ func TestDiskFaultsUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+type tellIn struct {
+	Key     string `store:"key"`
+	Channel string `store:"channel"`
+}
+
+var tell = Decide("test.tell", Lua(""), func(tx *Tx, in tellIn) intOut {
+	tx.Notify(in.Channel, "x")
+	return intOut{}
+})
+
+// TestReopens breaks the disk for a moment, again and again, while callers wait for it: the store
+// comes back by itself with all that was answered, and whoever listened goes on hearing.
+func TestReopens(t *testing.T) {
+	r := newRand(t)
+	opts := Options{Timeout: 5 * time.Second, MaxBytes: 64 << 20, MinFree: -1 << 60, Clock: time.Now, Logger: quiet}
+	files := vfs.NewCrashableMem()
+	b := &flicker{}
+	engine, err := openReopening(opts, func() (*embedded, error) {
+		return openEmbedded("/dir/store", errorfs.Wrap(files, b), true, opts)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{engine: engine}
+	var notes atomic.Int64
+	stop, err := s.Subscribe(t.Context(), "c", func(string) { notes.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := func() error {
+		_, err := tell.Do(context.Background(), s, tellIn{"{c}", "c"})
+		return err
+	}
+	const callers, faults = 20, 6
+	heard := make([]told, callers)
+	var wg sync.WaitGroup
+	over := make(chan struct{})
+	for i := range callers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				_, err := incr.Do(context.Background(), s, keyIn{fmt.Sprint(i)})
+				switch {
+				case err == nil:
+					heard[i].done++
+				case errors.Is(err, ErrOutcomeUnknown):
+					heard[i].unknown++
+				case !errors.Is(err, ErrUnavailable):
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range faults {
+		b.in.Store(r.Int64N(40) + 1)
+		eventually(t, "the disk fails", func() bool { return b.in.Load() <= 0 })
+		eventually(t, "it answers again", func() bool {
+			return say() == nil
+		})
+	}
+	before := notes.Load()
+	eventually(t, "a note is heard", func() bool {
+		_ = say()
+		return notes.Load() > before
+	})
+	close(over)
+	wg.Wait()
+	stop()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+
+	s, e := openOn(t, files.CrashClone(vfs.CrashCloneCfg{}), Options{})
+	for i, h := range heard {
+		n, err := look.Do(context.Background(), s, keyIn{fmt.Sprint(i)})
+		if err != nil || n.N < h.done || n.N > h.done+h.unknown || h.done == 0 {
+			t.Errorf("caller %d heard %+v, and %d are there (%v)", i, h, n.N, err)
+		}
+	}
+	verifyFormat(t, e)
 }
 
 // operations counts those that open and close an engine.

@@ -111,7 +111,7 @@ func TestKill(t *testing.T) {
 			}
 			total += want
 		}
-		verifyFormat(t, s.engine.(*embedded))
+		verifyFormat(t, s.engine.(*reopening).current())
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

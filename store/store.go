@@ -20,7 +20,9 @@
 // are therefore idempotent or err on the safe side; each says which. A decision that panics
 // writes nothing.
 //
-// The embedded engine's clock (Tx.Now) never goes back, also over a restart.
+// The embedded engine's clock (Tx.Now) never goes back, also over a restart. After an error of
+// its disk a file: store refuses decisions (ErrUnavailable) until it has opened its files again,
+// which it tries at least every 2 s.
 //
 // Cost: on the embedded engine some microseconds and, for file:, a share of one fsync with
 // all others that arrive meanwhile; on a remote engine one round trip, pipelined with others.
