@@ -40,6 +40,7 @@ type SaleOptions struct {
 	Faults   []string  // of Faults, each as often as it is given, or "none"; default kill-server
 	Seed     uint64    // of all decks; 0: a random one
 	Binary   string    // the program to run servers with; default: this one
+	OwnDisk  string    // how the drill calls itself, in a mount namespace with a disk that can be filled: the one outside
 	Progress io.Writer // a line for each phase and each second; nil: none
 }
 
@@ -204,6 +205,9 @@ func Sale(ctx context.Context, opts SaleOptions) (Report, error) {
 		if p.Binary, err = os.Executable(); err != nil {
 			return Report{}, fmt.Errorf("drill: %w", err)
 		}
+	}
+	if p.fillsDisk() && p.OwnDisk == "" {
+		return p.apart(ctx)
 	}
 	r := &run{plan: p, began: time.Now(), progress: &progress{out: p.Progress, began: time.Now()}}
 	return r.sale(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,10 +18,11 @@ const (
 	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, or with its file (class B)
 	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come
 	FaultStopDB     = "stop-db"     // SIGQUIT to PostgreSQL, an immediate shutdown; started again after 3 s
+	FaultFullDisk   = "full-disk"   // no room below file: and SQLite for 3 s; Linux only
 )
 
 // Faults are all of them, in the order of the documentation.
-var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
+var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultFullDisk}
 
 // down is how long an engine stays away.
 const down = 3 * time.Second
@@ -55,6 +57,10 @@ func (p *plan) addFaults() error {
 			if !p.own.db {
 				return fmt.Errorf("drill: the fault %s needs --db postgres: only engines that the drill starts itself are harmed", name)
 			}
+		case FaultFullDisk:
+			if p.Store != "" || p.DB != "" {
+				return fmt.Errorf("drill: the fault %s is for the bare drill, file: and SQLite in a place of their own: no other disk is filled", name)
+			}
 		case "none", "":
 			continue
 		default:
@@ -76,6 +82,8 @@ func (p *plan) ofEngines() (n int) {
 	}
 	return n
 }
+
+func (p *plan) fillsDisk() bool { return slices.Contains(p.Faults, FaultFullDisk) }
 
 // faultMoments deals when faults happen: after how many holds and payments were answered. They
 // lie between a fifth of the stock and one and a half times the stock, apart from each other.
@@ -145,6 +153,8 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 		return hit, r.store.start(ctx)
 	case FaultPauseStore:
 		return r.store.standStill(ctx)
+	case FaultFullDisk:
+		return fillDisk(ctx, r.place.disk())
 	default: // FaultStopDB
 		hit = r.db.quit(syscall.SIGQUIT)
 		wait(ctx, down)

@@ -29,7 +29,10 @@ func newPlace(ctx context.Context, store, db string) (pl *place, err error) {
 	if pl.dir, err = os.MkdirTemp("", "holdfast-"+pl.id+"-"); err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
 	}
-	if err = pl.placeStore(store); err == nil {
+	if err = os.Mkdir(pl.disk(), 0o700); err == nil {
+		err = pl.placeStore(store)
+	}
+	if err == nil {
 		err = pl.placeDB(ctx, db)
 	}
 	if err != nil {
@@ -38,11 +41,14 @@ func newPlace(ctx context.Context, store, db string) (pl *place, err error) {
 	return pl, nil
 }
 
+// disk is where the embedded engines are that are nobody else's.
+func (pl *place) disk() string { return filepath.Join(pl.dir, "disk") }
+
 // placeStore gives the run a directory or a key prefix of its own.
 func (pl *place) placeStore(raw string) error {
 	switch {
 	case raw == "":
-		pl.store = "file:" + filepath.Join(pl.dir, "store")
+		pl.store = "file:" + filepath.Join(pl.disk(), "store")
 	case strings.HasPrefix(raw, "mem:"):
 		pl.store = raw
 	case isRemote(raw):
@@ -67,7 +73,7 @@ func (pl *place) placeStore(raw string) error {
 func (pl *place) placeDB(ctx context.Context, raw string) error {
 	switch {
 	case raw == "":
-		pl.db = "sqlite:" + filepath.Join(pl.dir, "drill.db")
+		pl.db = "sqlite:" + filepath.Join(pl.disk(), "drill.db")
 		return nil
 	case !isPostgres(raw):
 		file := localPath(raw, "sqlite:") + "." + pl.id

@@ -74,6 +74,12 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 		defer cancel()
 		err = errors.Join(err, r.place.clear(ctx, failed))
 	}()
+	if r.OwnDisk != "" {
+		if err := ownDisk(r.place.disk(), r.OwnDisk); err != nil {
+			return report, err
+		}
+		r.place.undo = append(r.place.undo, func(context.Context) error { return leaveDisk(r.place.disk()) })
+	}
 	if err := r.hire(ctx, n); err != nil {
 		return report, err
 	}

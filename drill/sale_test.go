@@ -7,7 +7,9 @@ import (
 	"errors"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -99,12 +101,41 @@ func TestSaleUnderEveryFault(t *testing.T) {
 	}
 	temporary(t)
 	r := drillSale(t, SaleOptions{
-		Binary: bin, Store: "redis-server", DB: "postgres", Servers: 2, Buyers: 300, Stock: 80, Faults: Faults,
+		Binary: bin, Store: "redis-server", DB: "postgres", Servers: 2, Buyers: 300, Stock: 80, Faults: ofServers,
 	})
 	mustPass(t, r)
 	nothingLeft(t)
 	f := r.Figures.(SaleFigures)
-	if r.Class != "C" || len(f.Outages) != len(Faults)+1 || len(f.Restarts) != 2 {
+	if r.Class != "C" || len(f.Outages) != len(ofServers)+1 || len(f.Restarts) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// ofServers are the faults of engines that are processes.
+var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
+
+// With no room on its disk the sale stands still and says so; with room it goes on by itself. Twice,
+// with two seeds.
+func TestSaleOnAFullDisk(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("mount namespaces are Linux's")
+	}
+	bin := program(t, "")
+	unshare := []string{"--mount", "true"}
+	if os.Geteuid() != 0 {
+		unshare = append([]string{"--user", "--map-root-user"}, unshare...)
+	}
+	if out, err := exec.Command("unshare", unshare...).CombinedOutput(); err != nil {
+		t.Skipf("full-disk is not tried: this system gives no mount namespace: %v %s", err, out)
+	}
+	temporary(t)
+	r, err := SaleRounds(t.Context(), SaleOptions{Binary: bin, Buyers: 150, Stock: 40, Faults: []string{FaultFullDisk, FaultKillServer}}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPass(t, r)
+	nothingLeft(t)
+	if f := r.Figures.(RoundsFigures); r.Class != "A" || f.Passed != 2 || f.Seeds[0] == f.Seeds[1] {
 		t.Errorf("%+v", r)
 	}
 }

@@ -16,22 +16,29 @@ type drillCmd struct {
 }
 
 type drillSaleCmd struct {
-	Store   string   `help:"Store to use, under a prefix of its own. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
-	DB      string   `name:"db" help:"Database to use, in a schema of its own. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
+	Store   string   `help:"Store to use, under a prefix of its own; or redis-server or valkey-server (with ?class=b), which the drill starts for itself. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
+	DB      string   `name:"db" help:"Database to use, in a schema of its own; or postgres, which the drill starts for itself. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
 	Buyers  int      `help:"How many buyers." default:"400"`
 	Stock   int      `help:"How many units." default:"100"`
 	Servers int      `help:"How many servers; more than one needs --store and --db." default:"1"`
-	Fault   []string `help:"Faults, with commas: kill-server (kills every server once), or none." default:"kill-server"`
+	Fault   []string `help:"Faults, with commas: kill-server (every server once); flush-store, kill-store, pause-store, with --store redis-server or valkey-server; stop-db, with --db postgres; full-disk, on the bare drill; or none." default:"kill-server"`
+	Rounds  int      `help:"Run it so often, with other seeds." default:"1"`
 	Seed    uint64   `help:"Deals the same cards as the run that printed it; 0: a new one."`
 	JSON    bool     `name:"json" help:"The last line is the report as JSON."`
 	Binary  string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
+	OwnDisk string   `hidden:"" help:"The drill calls itself with this, in a mount namespace."`
 }
 
 func (c *drillSaleCmd) Run(e *env) error {
-	report, err := drill.Sale(e.ctx, drill.SaleOptions{
+	opts := drill.SaleOptions{
 		Store: c.Store, DB: c.DB, Buyers: c.Buyers, Stock: c.Stock, Servers: c.Servers,
-		Faults: c.Fault, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
-	})
+		Faults: c.Fault, Seed: c.Seed, Binary: c.Binary, OwnDisk: c.OwnDisk, Progress: drillProgress(c.JSON && c.OwnDisk == ""),
+	}
+	if c.Rounds == 1 {
+		report, err := drill.Sale(e.ctx, opts)
+		return verdict(e.out, report, err, c.JSON)
+	}
+	report, err := drill.SaleRounds(e.ctx, opts, c.Rounds)
 	return verdict(e.out, report, err, c.JSON)
 }
 
