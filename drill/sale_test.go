@@ -222,7 +222,7 @@ func TestPlan(t *testing.T) {
 		{"negative buyers", SaleOptions{Buyers: -1}, "buyers"},
 		{"a huge stock", SaleOptions{Stock: 1 << 30}, "stock"},
 		{"too many servers", SaleOptions{Servers: 99, Store: "redis://h", DB: "postgres://h/d"}, "servers"},
-		{"engines of the drill's own", SaleOptions{Servers: 2, Store: "redis-server", DB: "postgres", Faults: Faults}, ""},
+		{"engines of the drill's own", SaleOptions{Servers: 2, Store: "redis-server", DB: "postgres", Faults: ofServers}, ""},
 		{"a store of class B", SaleOptions{Store: "valkey-server?class=b", Faults: []string{FaultKillStore}}, ""},
 		{"SQLite beside a store of the drill's own", SaleOptions{Store: "redis-server", Faults: []string{FaultPauseStore}}, ""},
 		{"two servers on SQLite and a store of the drill's own", SaleOptions{Servers: 2, Store: "redis-server"}, "several servers"},
