@@ -162,11 +162,14 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 	}
 }
 
-// flush empties a store; hit says whether there was something in it.
+// flush empties a store; hit says whether there was something in it. After another fault that
+// comes back with the next request that needs it.
 func (en *engine) flush(ctx context.Context) (hit bool, err error) {
-	size, err := en.tell(ctx, "DBSIZE")
-	if err != nil {
-		return false, err
+	size := ":0"
+	for until := time.Now().Add(standLatest); size == ":0" && time.Now().Before(until) && wait(ctx, time.Millisecond); {
+		if size, err = en.tell(ctx, "DBSIZE"); err != nil {
+			return false, err
+		}
 	}
 	answer, err := en.tell(ctx, "FLUSHALL")
 	if err == nil && answer != "+OK" {
