@@ -84,12 +84,13 @@ func (o Options) withDefaults(d Dialect) (Options, error) {
 
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
-	dialect  Dialect
-	opts     Options
-	writer   *sql.DB        // SQLite: of one connection
-	reader   *sql.DB        // PostgreSQL: the same as writer
-	migrator func() *sql.DB // PostgreSQL: a pool without the limits of a request
-	release  func() error   // gives back what other processes wait for
+	dialect   Dialect
+	opts      Options
+	writer    *sql.DB        // SQLite: of one connection
+	reader    *sql.DB        // PostgreSQL: the same as writer
+	migrator  func() *sql.DB // PostgreSQL: a pool without the limits of a request
+	snapshots func() *sql.DB // SQLite: one connection more, for a snapshot
+	release   func() error   // gives back what other processes wait for
 
 	mu      sync.Mutex
 	closed  bool

@@ -40,11 +40,12 @@ func openSQLite(path string, opts Options) (*DB, error) {
 			return time.Now().UnixMicro(), nil
 		})
 	db := &DB{
-		dialect: SQLite,
-		opts:    opts,
-		writer:  sql.OpenDB(&connector{d, sqliteDSN(path, "_txlock=immediate")}),
-		reader:  sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}),
-		release: lock.Unlock,
+		dialect:   SQLite,
+		opts:      opts,
+		writer:    sql.OpenDB(&connector{d, sqliteDSN(path, "_txlock=immediate")}),
+		reader:    sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}),
+		snapshots: func() *sql.DB { return sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}) },
+		release:   lock.Unlock,
 	}
 	db.writer.SetMaxOpenConns(1)
 	db.writer.SetMaxIdleConns(1)

@@ -29,11 +29,12 @@ var may = map[string][]string{
 	"ledger":         {"sqldb"},
 	"payment":        {"ledger", "sqldb", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},
+	"backup":         {"store", "sqldb", "internal/mutant"},
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 
 	// floor 3
-	"server": {"flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
-	"cmd/holdfast": {"server", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
+	"server": {"backup", "flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
+	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
 		"drill", "internal/mutant"},
 
 	// outside: judges the others, so imports none of them

@@ -24,6 +24,7 @@ func Active() []string {
 		{ReturnOff, "mutant_return"},
 		{HoldLost, "mutant_lost"},
 		{DrainOff, "mutant_drain"},
+		{CutOff, "mutant_cut"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

@@ -1,0 +1,5 @@
+//go:build mutant_cut
+
+package mutant
+
+const CutOff = true
