@@ -340,6 +340,34 @@ func TestExpiryWaitsForAnExtension(t *testing.T) {
 	})
 }
 
+// A hold that was live when a payment was decided can be paid for, also when its time is over
+// before the transaction is.
+func TestAttachAtTheLastMoment(t *testing.T) {
+	pair(t, func(r *rig) {
+		s := r.sales(false, Options{})
+		sale := r.sale(s, NewSale{Stock: 1, HoldSeconds: 1})
+		h, err := s.Hold(r.Context(), HoldRequest{Key: r.key(), Sale: sale.ID, Buyer: "ada"})
+		if err != nil {
+			r.Fatal(err)
+		}
+		c := payment.Claim{Payment: "p-" + h.Hold.ID, Hold: h.Hold.ID, Buyer: "ada", Amount: sale.Price, Currency: sale.Currency}
+		time.Sleep(time.Until(h.Hold.ExpiresAt.Add(-200 * time.Millisecond))) // its time is what is tested
+		err = r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+			holds, err := findHolds(ctx, tx, []payment.Claim{c}, tx.ForUpdate())
+			if err != nil || !holds[c.Hold].live {
+				return fmt.Errorf("%+v %w", holds[c.Hold], err)
+			}
+			time.Sleep(time.Until(h.Hold.ExpiresAt.Add(10 * time.Millisecond)))
+			var list sqldb.Rows
+			list.Add(c.Hold, c.Payment)
+			return bind(ctx, tx, list)
+		})
+		if err != nil {
+			r.Error(err)
+		}
+	})
+}
+
 // Transactions that want the same holds, in whatever order they were given them, wait for each
 // other in one direction only: none is run again because two had met head on.
 func TestNoDeadlocks(t *testing.T) {

@@ -73,17 +73,23 @@ func (s *Sales) Attach(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim
 			list.Add(c.Hold, c.Payment)
 		}
 	}
+	return refused, bind(ctx, tx, list)
+}
+
+// bind notes payments on holds that this transaction has locked and seen to be live. It does not
+// look at the clock again: a hold whose time ends in between was live when that was decided.
+func bind(ctx context.Context, tx *sqldb.Tx, list sqldb.Rows) error {
 	if len(list) == 0 {
-		return refused, nil
+		return nil
 	}
 	n, err := tx.Exec(ctx, `
 		UPDATE holds SET payment = list.payment, changed_at = holdfast_now()
 		FROM `+tx.List("$1", "hold text", "payment text")+`
-		WHERE holds.id = list.hold AND holds.payment = '' AND `+live, list)
+		WHERE holds.id = list.hold AND holds.payment = '' AND holds.state || '' = 'held'`, list)
 	if err == nil && n != int64(len(list)) {
-		err = errors.New("flashsale: a hold ended while a payment was accepted")
+		err = errors.New("flashsale: a hold changed while it was locked")
 	}
-	return refused, err
+	return err
 }
 
 type price struct {
