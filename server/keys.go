@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +21,8 @@ import (
 type Key struct {
 	Name   string `yaml:"name"`   // shown in logs, and part of every idempotency scope
 	SHA256 string `yaml:"sha256"` // of the key, in hex
+
+	Operator bool `yaml:"operator"` // may make backups
 }
 
 // NewKey makes a key and what the configuration needs of it.
@@ -72,6 +75,15 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, name)))
 	})
+}
+
+// mayOperate says whether the caller may do what is for those who run the server.
+func (s *Server) mayOperate(ctx context.Context) bool {
+	if len(s.Keys) == 0 {
+		return true // this machine alone is served
+	}
+	name := caller(ctx)
+	return slices.ContainsFunc(s.Keys, func(k Key) bool { return k.Operator && k.Name == name })
 }
 
 // owner compares with every key, in constant time, so that time tells nothing.

@@ -92,7 +92,7 @@ func (s *Server) account(r *http.Request, status int, took time.Duration, id str
 // routeOf keeps the number of metrics bounded: what a path names is left out.
 func routeOf(path string) string {
 	switch path {
-	case "/", "/storm", "/livez", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml":
+	case "/", "/storm", "/v1/backups", "/livez", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml":
 		return path
 	}
 	parts := strings.Split(strings.Trim(path, "/"), "/")

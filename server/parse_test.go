@@ -52,10 +52,13 @@ func FuzzIdempotencyKey(f *testing.F) {
 
 func TestValidKeys(t *testing.T) {
 	sum := strings.Repeat("0a", 32)
-	if err := validKeys([]Key{{"a", sum}, {"b", strings.ToUpper(sum)}}); err != nil {
+	if err := validKeys([]Key{{Name: "a", SHA256: sum}, {Name: "b", SHA256: strings.ToUpper(sum), Operator: true}}); err != nil {
 		t.Error(err)
 	}
-	for _, keys := range [][]Key{{{"", sum}}, {{"a b", sum}}, {{"a", sum}, {"a", sum}}, {{"a", "0a"}}, {{"a", strings.Repeat("x", 64)}}} {
+	for _, keys := range [][]Key{
+		{{Name: "", SHA256: sum}}, {{Name: "a b", SHA256: sum}}, {{Name: "a", SHA256: sum}, {Name: "a", SHA256: sum}},
+		{{Name: "a", SHA256: "0a"}}, {{Name: "a", SHA256: strings.Repeat("x", 64)}},
+	} {
 		if validKeys(keys) == nil {
 			t.Errorf("%+v was accepted", keys)
 		}

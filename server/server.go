@@ -45,6 +45,7 @@ type Config struct {
 	MaxInFlight int           // requests worked on at once; more get 503; default 4096
 	KeepEvents  time.Duration // how long events are kept for those who resume; default 24h
 	Version     string        // shown in /openapi.json
+	BackupDir   string        // where POST /v1/backups puts them; without it there are none
 	Logger      *slog.Logger  // default: discard
 
 	// Storm starts a storm of simulated buyers and returns the sale that it is at. It is what
@@ -90,6 +91,7 @@ type Server struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 	closing atomic.Bool
+	copying atomic.Bool // a backup is being made
 }
 
 // New makes a server and starts its housekeeping, which Close ends.
@@ -151,6 +153,7 @@ func (s *Server) routes() http.Handler {
 	v1 := s.bounded(s.authenticated(mux))
 	root.Handle("/v1/", v1)
 	root.Handle("GET /v1/sales/{sale}/events", s.authenticated(http.HandlerFunc(s.events)))
+	root.Handle("POST /v1/backups", s.authenticated(http.HandlerFunc(s.backups)))
 	root.Handle("POST /storm", s.bounded(s.authenticated(http.HandlerFunc(s.storm))))
 	root.Handle("GET /openapi.json", mux)
 	root.Handle("GET /openapi.yaml", mux)

@@ -13,6 +13,7 @@ import (
 type drillCmd struct {
 	Sale    drillSaleCmd    `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
 	Restart drillRestartCmd `cmd:"" help:"Rolling restarts under load: no request fails."`
+	Backup  drillBackupCmd  `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
 }
 
 type drillSaleCmd struct {
@@ -56,6 +57,21 @@ func (c *drillRestartCmd) Run(e *env) error {
 	report, err := drill.Restart(e.ctx, drill.RestartOptions{
 		Store: c.Store, DB: c.DB, Rounds: c.Rounds, Rate: c.Rate, Seed: c.Seed, Binary: c.Binary,
 		Progress: drillProgress(c.JSON),
+	})
+	return verdict(e.out, report, err, c.JSON)
+}
+
+type drillBackupCmd struct {
+	Rounds int    `help:"How many backups." default:"4"`
+	Rate   int    `help:"Requests a second." default:"300"`
+	Seed   uint64 `help:"Deals the same moments as the run that printed it; 0: new ones."`
+	JSON   bool   `name:"json" help:"The last line is the report as JSON."`
+	Binary string `hidden:"" type:"path" help:"The program to judge; default: this one."`
+}
+
+func (c *drillBackupCmd) Run(e *env) error {
+	report, err := drill.Backup(e.ctx, drill.BackupOptions{
+		Rounds: c.Rounds, Rate: c.Rate, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
 	})
 	return verdict(e.out, report, err, c.JSON)
 }

@@ -26,6 +26,8 @@ type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Run a server on your store and your database."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring a database to this version's schema. (serve does it too.)"`
 	Key      keyCmd      `cmd:"" help:"Make API keys."`
+	Backup   backupCmd   `cmd:"" help:"Have a running server make a backup."`
+	Restore  restoreCmd  `cmd:"" help:"Put a backup in a place where nothing is yet."`
 	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
 	Drill    drillCmd    `cmd:"" help:"Storm a sale, kill servers, and check from outside what is left."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`

@@ -15,6 +15,7 @@ type serveCmd struct {
 	Provider        string        `help:"Payment provider: http://host:port that speaks the protocol of 'holdfast provider'." required:"" env:"HOLDFAST_PROVIDER"`
 	ProviderTimeout time.Duration `help:"Longest wait for one answer of the provider." default:"3s" env:"HOLDFAST_PROVIDER_TIMEOUT"`
 	Config          string        `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
+	BackupDir       string        `help:"Where 'holdfast backup' has this server put backups; for file: with SQLite." type:"path" env:"HOLDFAST_BACKUP_DIR"`
 	ReadyFile       string        `help:"Write the address to this file when the server is ready." type:"path"`
 }
 
@@ -29,7 +30,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	}
 	n, err := open(e.ctx, nodeConfig{
 		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
-		server: server.Config{Keys: cfg.Keys}, logger: e.logger,
+		server: server.Config{Keys: cfg.Keys, BackupDir: c.BackupDir}, logger: e.logger,
 	})
 	if err != nil {
 		return errors.Join(err, l.Close())

@@ -40,7 +40,7 @@ func (c *upCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	storm := &storm{base: "http://" + l.Addr().String(), logger: e.logger}
-	cfgServer := server.Config{Keys: cfg.Keys}
+	cfgServer := server.Config{Keys: cfg.Keys, BackupDir: filepath.Join(c.Data, "backups")}
 	if len(cfg.Keys) == 0 { // the storm has no key
 		cfgServer.Storm = storm.start
 	}
