@@ -29,6 +29,7 @@ test-short: ## tests without drills and long fault runs; no race detector
 drill: build ## the drills on the embedded engines
 	$(BIN) drill sale
 	$(BIN) drill restart
+	$(BIN) drill backup
 
 bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
 	@scripts/bench
