@@ -110,25 +110,34 @@ func resize(dir string, size uint64) error {
 	return nil
 }
 
-// fillDisk leaves no room on the disk for a while; hit says whether a write of ours failed, at both
-// ends of it.
+// fillDisk leaves no room on the disk for a while, whatever its users give back meanwhile; hit says
+// whether a write of ours failed, at both ends of it.
 func fillDisk(ctx context.Context, dir string) (hit bool, err error) {
-	for try := 0; ; try++ { // it may grow between the question and the answer
-		var s syscall.Statfs_t
-		if err := syscall.Statfs(dir, &s); err != nil {
-			return false, fmt.Errorf("drill: %w", err)
-		}
-		if err = resize(dir, (s.Blocks-s.Bfree)*uint64(s.Bsize)+diskLeft); err == nil {
-			break
-		}
-		if try == 20 {
+	defer func() { err = errors.Join(err, resize(dir, diskSize)) }()
+	if err := shrink(dir); err != nil {
+		return false, err
+	}
+	hit = noRoom(dir)
+	for over := time.Now().Add(down); time.Now().Before(over) && wait(ctx, 20*time.Millisecond); {
+		if err := shrink(dir); err != nil {
 			return false, err
 		}
 	}
-	defer func() { err = errors.Join(err, resize(dir, diskSize)) }()
-	first := noRoom(dir)
-	wait(ctx, down)
-	return first && noRoom(dir), nil
+	return hit && noRoom(dir), nil
+}
+
+// shrink makes the file system as small as what is on it.
+func shrink(dir string) (err error) {
+	for range 20 { // it may grow between the question and the answer
+		var s syscall.Statfs_t
+		if err := syscall.Statfs(dir, &s); err != nil {
+			return fmt.Errorf("drill: %w", err)
+		}
+		if err = resize(dir, (s.Blocks-s.Bfree)*uint64(s.Bsize)+diskLeft); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // noRoom says whether a file of some size cannot be written.
