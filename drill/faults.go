@@ -107,14 +107,16 @@ const standLatest = 3 * time.Second
 func (r *run) harm(ctx, storm context.Context) error {
 	for i, moment := range faultMoments(r.Seed, len(r.faults), min(r.Stock, r.Buyers)) {
 		r.untilGiven(storm, moment)
-		for r.client.inFlight.Load() == 0 && wait(storm, time.Millisecond) {
+		inFlight := r.client.inFlight.Load()
+		for inFlight == 0 && wait(storm, time.Millisecond) {
+			inFlight = r.client.inFlight.Load()
 		}
 		if storm.Err() != nil {
 			return nil // what did not happen, the judgement finds
 		}
 		f := r.faults[i]
-		r.progress.say("%s after %d answers, %d requests on their way", f, r.record.given(), r.client.inFlight.Load())
-		o := outage{Fault: f.kind, Server: f.server, InFlight: int(r.client.inFlight.Load()), Down: time.Now().UnixMicro()}
+		r.progress.say("%s after %d answers, %d requests on their way", f, r.record.given(), inFlight)
+		o := outage{Fault: f.kind, Server: f.server, InFlight: int(inFlight), Down: time.Now().UnixMicro()}
 		var err error
 		o.Hit, err = r.inflict(ctx, f)
 		o.Up = time.Now().UnixMicro()
