@@ -32,6 +32,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/gate"
 	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/sqldb"
@@ -96,6 +97,9 @@ const (
 	fullEvery      = 30 * time.Second
 	// commitTime is how long a COMMIT may take that was sent before its deadline; see sqldb.
 	commitTime = 2 * time.Second
+	// inTime is how long an attempt takes when there are more than can be borne: whoever would
+	// take longer is told so at once.
+	inTime = 100 * time.Millisecond
 	// permitMargin is how much longer a permit lives than its hold.
 	permitMargin = 400 * time.Millisecond
 )
@@ -138,6 +142,7 @@ type Sales struct {
 	opts  Options
 	stats counters
 	holds *sqldb.Group[attempt, Held]
+	gate  *gate.Gate
 
 	known sync.Map // id → *terms: what never changes about a sale
 
@@ -157,7 +162,7 @@ func New(st *store.Store, db *sqldb.DB, opts Options) (*Sales, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sales{store: st, db: db, opts: opts, at: func(string) error { return nil }}
+	s := &Sales{store: st, db: db, opts: opts, gate: gate.New(inTime), at: func(string) error { return nil }}
 	s.holds = sqldb.NewGroup(db, s.reserveAll)
 	s.work, s.stop = context.WithCancel(context.Background())
 	return s, nil

@@ -121,6 +121,17 @@ func (s *Sales) hold(ctx context.Context, t *terms, a attempt) (Held, error) {
 	if held, done, err := s.fromMark(ctx, t, a); done {
 		return held, err
 	}
+	// Before there is a permit: it would be taken for nothing.
+	if !s.gate.Enter() {
+		return Held{}, sqldb.ErrCrowded
+	}
+	held, err := s.attempt(ctx, t, a)
+	s.gate.Leave(err == nil || !errors.Is(err, sqldb.ErrBusy) && !errors.Is(err, context.DeadlineExceeded))
+	return held, err
+}
+
+// attempt asks the store, and with its permit SQL.
+func (s *Sales) attempt(ctx context.Context, t *terms, a attempt) (Held, error) {
 	// The permit lives longer than this: whoever is late has no time left for SQL.
 	ctx, cancel := context.WithTimeout(ctx, s.opts.SQLTimeout)
 	defer cancel()

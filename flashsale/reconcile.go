@@ -12,8 +12,11 @@ import (
 
 const (
 	// overlap is how far a look back at changes goes behind the last one: a row is seen when
-	// its transaction commits, which is later than the time that it carries.
-	overlap = 10 * time.Second
+	// its transaction commits, which is later than the time that it carries. That is nearly
+	// always little, so only every longEvery-th look goes back as far as it can be.
+	overlap     = time.Second
+	overlapLong = 10 * time.Second
+	longEvery   = 5
 	// settleTime is how old a change must be to be compared: until then the one who made it
 	// is about to do that.
 	settleTime = 500 * time.Millisecond
@@ -34,7 +37,7 @@ func (s *Sales) expire(ctx context.Context) error {
 			err := scan(&id)
 			sales = append(sales, id)
 			return err
-		}, `SELECT DISTINCT sale FROM holds WHERE state = 'held' AND expires_at <= holdfast_now()`)
+		}, `SELECT DISTINCT sale || '' FROM holds WHERE state = 'held' AND expires_at <= holdfast_now()`)
 	})
 	if err != nil {
 		return err
@@ -121,7 +124,8 @@ func each(ctx context.Context, tx *sqldb.Tx, fn func(scan func(...any) error) er
 type reconciler struct {
 	sales *Sales
 	since int64 // changes up to here were compared, µs
-	usual bool  // what it does is no mending: somebody has just changed the row
+	looks int
+	usual bool // what it does is no mending: somebody has just changed the row
 }
 
 // wanted is what one row wants of its permit.
@@ -156,11 +160,41 @@ func (r *reconciler) recent(ctx context.Context) error {
 		return err
 	}
 	now -= settleTime.Microseconds()
-	err = r.pages(ctx, `changed_at > $3 AND changed_at <= $4`, r.since-overlap.Microseconds(), now)
-	if err == nil {
+	from := r.since - overlap.Microseconds()
+	if r.looks++; r.looks%longEvery == 0 {
+		from = r.since - overlapLong.Microseconds()
+	}
+	if err = r.changes(ctx, from, now); err == nil {
 		r.since = now
 	}
 	return err
+}
+
+// changes compares the holds that changed in a time, in the order of their changes.
+func (r *reconciler) changes(ctx context.Context, from, to int64) error {
+	for last := ""; ; {
+		var page []wanted
+		err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+			page = nil
+			return each(ctx, tx, func(scan func(...any) error) error {
+				var w wanted
+				err := scan(&last, &from, &w.sale, &w.permit, &w.ended, &w.life)
+				page = append(page, w)
+				return err
+			}, `SELECT id, changed_at, `+wantedColumns+` FROM holds
+				WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) > ($1, $3)
+				ORDER BY changed_at, id LIMIT $4`, from, to, last, batch)
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.mend(ctx, page); err != nil {
+			return err
+		}
+		if len(page) < batch {
+			return nil
+		}
+	}
 }
 
 // live looks at every hold that is live.

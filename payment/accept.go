@@ -89,7 +89,11 @@ func (p *Payments) Accept(ctx context.Context, r Request) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, fmt.Errorf("payment: %w", err)
 	}
+	if !p.gate.Enter() {
+		return Accepted{}, sqldb.ErrCrowded
+	}
 	a, err := p.accepting.Do(ctx, application{r, idem.Key{Scope: r.Key, Request: canonical}})
+	p.gate.Leave(!errors.Is(err, sqldb.ErrBusy))
 	if err != nil {
 		return Accepted{}, acceptError(err)
 	}

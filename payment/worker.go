@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/gate"
 	"github.com/holdfast-dev/holdfast/sqldb"
 )
 
@@ -22,6 +23,7 @@ type Payments struct {
 	stats    counters
 
 	accepting *sqldb.Group[application, Accepted]
+	gate      *gate.Gate
 	moving    *sqldb.Group[Payment, Payment]
 
 	currencies sync.Map      // whose accounts exist
@@ -51,6 +53,11 @@ func (p *Payments) Stats() Stats {
 	}
 }
 
+// inTime is how long Accept takes when there is more than can be borne; whoever would take longer
+// is told at once. It is more than for those who have no hold yet, and what settles payments has
+// no gate at all: what ends something goes before what begins something.
+const inTime = 300 * time.Millisecond
+
 // New makes Payments on a database that has the Migrations. Start begins settling.
 func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments, error) {
 	opts, err := opts.withDefaults()
@@ -62,6 +69,7 @@ func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments,
 		kick:  make(chan struct{}, 1),
 		slots: make(chan struct{}, opts.Workers),
 		stop:  make(chan struct{}),
+		gate:  gate.New(inTime),
 		at:    func(string) error { return nil },
 	}
 	p.accepting = sqldb.NewGroup(db, p.accept)

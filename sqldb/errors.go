@@ -27,6 +27,8 @@ var (
 	// ErrBusy: no connection, lock or answer in time, or a conflict that outlasted
 	// the retries. Nothing was committed; safe to retry.
 	ErrBusy = errors.New("sqldb: busy")
+	// ErrCrowded is an ErrBusy that came at once: more waits than can be done in time.
+	ErrCrowded = fmt.Errorf("%w: more is waiting than can be done in time", ErrBusy)
 	// ErrFull: no space left for the database. Nothing was committed.
 	ErrFull = errors.New("sqldb: full")
 	// ErrLocked: another process has the SQLite file open.

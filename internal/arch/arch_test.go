@@ -17,6 +17,7 @@ var may = map[string][]string{
 	// internal: what at least two packages need
 	"internal/arch":   {},
 	"internal/mutant": {},
+	"internal/gate":   {},
 	"internal/idem":   {"sqldb", "internal/mutant"},
 
 	// floor 1
@@ -27,10 +28,10 @@ var may = map[string][]string{
 
 	// floor 2
 	"ledger":         {"sqldb"},
-	"payment":        {"ledger", "sqldb", "internal/idem", "internal/mutant"},
+	"payment":        {"ledger", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},
 	"backup":         {"store", "sqldb", "internal/mutant"},
-	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
+	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 
 	// floor 3
 	"server": {"backup", "flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
