@@ -35,6 +35,7 @@ var may = map[string][]string{
 	"server": {"flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
 		"drill", "internal/mutant"},
+	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
 	// outside: judges the others, so imports none of them
 	"drill": {},
