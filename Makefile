@@ -6,7 +6,7 @@ GO      ?= go
 BIN     := bin/holdfast
 TIMEOUT ?= 15m
 
-.PHONY: help up build deps test test-short bench lint fmt drill clean
+.PHONY: help up build deps test test-short client bench lint fmt drill clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ drill: build ## the drills on the embedded engines
 	$(BIN) drill restart
 	$(BIN) drill backup
 
+client: build ## build the TypeScript client, test it against bin/holdfast; needs Node and npm
+	@scripts/client
+
 bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
 	@scripts/bench
 
@@ -41,4 +44,4 @@ fmt: ## format
 	gofmt -w .
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin clients/typescript/dist clients/typescript/node_modules examples/shop-ts/dist examples/shop-ts/node_modules
