@@ -63,7 +63,7 @@ func TestGoodput(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	const lasts = 2 * time.Second
+	const lasts = 3 * time.Second
 	peak := load(New(patience/2), capacity, lasts)
 	t.Logf("at 100%%: %+v", peak)
 	for _, c := range []struct {
