@@ -32,12 +32,13 @@ func NewKey(name string) (secret string, k Key, err error) {
 	secret = "hf_" + base64.RawURLEncoding.EncodeToString(raw[:])
 	sum := sha256.Sum256([]byte(secret))
 	k = Key{Name: name, SHA256: hex.EncodeToString(sum[:])}
-	return secret, k, validKeys([]Key{k})
+	return secret, k, CheckKeys([]Key{k})
 }
 
 var keyName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-func validKeys(keys []Key) error {
+// CheckKeys says what is wrong with keys of a configuration.
+func CheckKeys(keys []Key) error {
 	names := map[string]bool{}
 	for i, k := range keys {
 		sum, err := hex.DecodeString(k.SHA256)

@@ -50,16 +50,16 @@ func FuzzIdempotencyKey(f *testing.F) {
 	})
 }
 
-func TestValidKeys(t *testing.T) {
+func TestCheckKeys(t *testing.T) {
 	sum := strings.Repeat("0a", 32)
-	if err := validKeys([]Key{{Name: "a", SHA256: sum}, {Name: "b", SHA256: strings.ToUpper(sum), Operator: true}}); err != nil {
+	if err := CheckKeys([]Key{{Name: "a", SHA256: sum}, {Name: "b", SHA256: strings.ToUpper(sum), Operator: true}}); err != nil {
 		t.Error(err)
 	}
 	for _, keys := range [][]Key{
 		{{Name: "", SHA256: sum}}, {{Name: "a b", SHA256: sum}}, {{Name: "a", SHA256: sum}, {Name: "a", SHA256: sum}},
 		{{Name: "a", SHA256: "0a"}}, {{Name: "a", SHA256: strings.Repeat("x", 64)}},
 	} {
-		if validKeys(keys) == nil {
+		if CheckKeys(keys) == nil {
 			t.Errorf("%+v was accepted", keys)
 		}
 	}

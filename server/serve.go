@@ -40,13 +40,7 @@ func Listen(address string, keys []Key) (net.Listener, error) {
 	if l != nil {
 		address = l.Addr().String()
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		err = fmt.Errorf("server: listen address: %w", err)
-	} else if len(keys) == 0 && !loopback(host) {
-		err = fmt.Errorf("server: %s is reachable from outside and there are no API keys: "+
-			"make one with `holdfast key new NAME`, or listen on 127.0.0.1", address)
-	}
+	err = CheckAddress(address, keys)
 	switch {
 	case err != nil && l != nil:
 		return nil, errors.Join(err, l.Close())
@@ -56,6 +50,19 @@ func Listen(address string, keys []Key) (net.Listener, error) {
 		return l, nil
 	}
 	return net.Listen("tcp", address)
+}
+
+// CheckAddress says whether Listen would bind address with these keys. It binds nothing.
+func CheckAddress(address string, keys []Key) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("server: listen address: %w", err)
+	}
+	if len(keys) == 0 && !loopback(host) {
+		return fmt.Errorf("server: %s is reachable from outside and there are no API keys: "+
+			"make one with `holdfast key new NAME`, or listen on 127.0.0.1", address)
+	}
+	return nil
 }
 
 // inherited is the listener that was handed over, nil when there is none. The protocol is that

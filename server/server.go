@@ -75,7 +75,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Timeout < 0 || c.MaxInFlight < 0 || c.KeepEvents < time.Minute {
 		return c, errors.New("server: a limit is negative, or KeepEvents is shorter than 1m")
 	}
-	return c, validKeys(c.Keys)
+	return c, CheckKeys(c.Keys)
 }
 
 // Server answers requests. Handler is for an http.Server, which Serve provides.

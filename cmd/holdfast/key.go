@@ -11,7 +11,8 @@ type keyCmd struct {
 }
 
 type keyNewCmd struct {
-	Name string `arg:"" help:"Who will call with it: letters, digits, - _ and ."`
+	Name     string `arg:"" help:"Who will call with it: letters, digits, - _ and ."`
+	Operator bool   `help:"It may make backups, too."`
 }
 
 func (c *keyNewCmd) Run(e *env) error {
@@ -21,5 +22,8 @@ func (c *keyNewCmd) Run(e *env) error {
 	}
 	fmt.Fprintf(e.errs, "shown only now, for the client:  Authorization: Bearer %s\n", secret)
 	fmt.Fprintf(e.out, "keys:\n  - name: %s\n    sha256: %s\n", key.Name, key.SHA256)
+	if c.Operator {
+		fmt.Fprintln(e.out, "    operator: true")
+	}
 	return nil
 }

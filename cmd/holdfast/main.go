@@ -25,6 +25,7 @@ type cli struct {
 	Up       upCmd       `cmd:"" help:"Run everything embedded on this machine, with a demo sale and a page to watch it."`
 	Serve    serveCmd    `cmd:"" help:"Run a server on your store and your database."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring a database to this version's schema. (serve does it too.)"`
+	Config   configCmd   `cmd:"" help:"Look at a configuration."`
 	Key      keyCmd      `cmd:"" help:"Make API keys."`
 	Backup   backupCmd   `cmd:"" help:"Have a running server make a backup."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in a place where nothing is yet."`

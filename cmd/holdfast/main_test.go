@@ -211,6 +211,94 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A check says of each part whether a server would start with it, and leaves nothing behind.
+func TestConfigCheck(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	provider := start(t, "provider", "--listen", "127.0.0.1:0", "--log", file("log"), "--ready-file", file("p"))
+	good := []string{"config", "check", "--store", "file:" + file("store"), "--db", "sqlite:" + file("db"),
+		"--provider", "http://" + provider.address(file("p"))}
+	check := func(args ...string) (said string, err error) {
+		var out bytes.Buffer
+		err = run(args, &out, &out)
+		return out.String(), err
+	}
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := check(good...)
+	if err != nil || strings.Contains(said, "FAIL") || strings.Count(said, "ok ") != 6 {
+		t.Errorf("%v\n%s", err, said)
+	}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--listen", "0.0.0.0:80"}, "FAIL  listen"},
+		{[]string{"--store", "file:" + file("log") + "/store"}, "FAIL  store"},
+		{[]string{"--store", "redis://127.0.0.1:1"}, "FAIL  store"},
+		{[]string{"--db", "mysql://x"}, "FAIL  db"},
+		{[]string{"--provider", "http://127.0.0.1:1"}, "FAIL  provider"},
+		{[]string{"--config", file("none")}, "FAIL  config"},
+		{[]string{"--backup-dir", file("log") + "/x"}, "FAIL  backup-dir"},
+	} {
+		said, err := check(append(append([]string{}, good...), c.args...)...)
+		if err == nil || !strings.Contains(said, c.says) || strings.Count(said, "FAIL") != 1 {
+			t.Errorf("%q: %v\n%s", c.args, err, said)
+		}
+	}
+	if said, err := check(append(append([]string{}, good...), "--offline", "--store", "redis://127.0.0.1:1")...); err != nil {
+		t.Errorf("offline: %v\n%s", err, said)
+	}
+	if after, err := os.ReadDir(dir); err != nil || len(after) != len(before) {
+		t.Errorf("it left something: %v %v", after, err)
+	}
+	provider.terminate()
+}
+
+// What a server holds is there again after a backup, its end and a restore.
+func TestBackupAndRestore(t *testing.T) {
+	dir := t.TempDir()
+	address := free(t)
+	p := start(t, "up", "--listen", address, "--data", filepath.Join(dir, "data"))
+	for until := time.Now().Add(20 * time.Second); get(t, "http://"+address+"/readyz") != 200; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not up: %s", p.err.String())
+		}
+	}
+	var out, errs bytes.Buffer
+	if err := run([]string{"backup", "--server", "http://" + address}, &out, &errs); err != nil {
+		t.Fatal(err)
+	}
+	p.terminate()
+	made := strings.TrimSpace(out.String())
+	if filepath.Dir(made) != filepath.Join(dir, "data", "backups") {
+		t.Errorf("it is in %s", made)
+	}
+	if err := run([]string{"restore", made, "--data", filepath.Join(dir, "data")}, &out, &errs); err == nil {
+		t.Error("restored over what is there")
+	}
+	if err := run([]string{"restore", made}, &out, &errs); err == nil || !strings.Contains(err.Error(), "--data") {
+		t.Errorf("nowhere to restore to: %v", err)
+	}
+	if err := run([]string{"restore", made, "--data", filepath.Join(dir, "again")}, &out, &errs); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, "up", "--listen", address, "--data", filepath.Join(dir, "again"))
+	for until := time.Now().Add(20 * time.Second); get(t, "http://"+address+"/v1/sales/demo") != 200; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not up: %s", again.err.String())
+		}
+	}
+	again.terminate()
+	for _, args := range [][]string{{"backup", "--server", "nowhere"}, {"backup", "--server", "http://127.0.0.1:1"}} {
+		if err := run(args, &out, &errs); err == nil {
+			t.Errorf("%q did not fail", args)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	var out bytes.Buffer
 	if err := run([]string{"version"}, &out, &out); err != nil {

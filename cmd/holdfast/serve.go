@@ -8,6 +8,12 @@ import (
 )
 
 type serveCmd struct {
+	serveFlags
+	ReadyFile string `help:"Write the address to this file when the server is ready." type:"path"`
+}
+
+// serveFlags is what a server stands on.
+type serveFlags struct {
 	Listen          string        `help:"Address to listen on. Other than loopback needs API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
 	Store           string        `help:"Store: file:DIR, redis://…, rediss://…, unix:PATH (?prefix=, ?class=b), mem:." required:"" env:"HOLDFAST_STORE"`
 	DB              string        `name:"db" help:"Database: postgres://… or sqlite:FILE." required:"" env:"HOLDFAST_DB"`
@@ -16,7 +22,6 @@ type serveCmd struct {
 	ProviderTimeout time.Duration `help:"Longest wait for one answer of the provider." default:"3s" env:"HOLDFAST_PROVIDER_TIMEOUT"`
 	Config          string        `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
 	BackupDir       string        `help:"Where 'holdfast backup' has this server put backups; for file: with SQLite." type:"path" env:"HOLDFAST_BACKUP_DIR"`
-	ReadyFile       string        `help:"Write the address to this file when the server is ready." type:"path"`
 }
 
 func (c *serveCmd) Run(e *env) (err error) {

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/payment/paysim"
+	"github.com/holdfast-dev/holdfast/server"
+	"github.com/holdfast-dev/holdfast/sqldb"
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+// checkTime bounds each question to something outside.
+const checkTime = 5 * time.Second
+
+type configCmd struct {
+	Check configCheckCmd `cmd:"" help:"Say whether 'holdfast serve' would start with these flags, without starting it."`
+}
+
+type configCheckCmd struct {
+	serveFlags
+	Offline bool `help:"Ask nobody: check what is written, and not who answers."`
+}
+
+// Run looks at everything, also after something was wrong, and writes nothing anywhere.
+func (c *configCheckCmd) Run(e *env) error {
+	var keys []server.Key
+	failed := 0
+	for _, check := range []struct {
+		name string
+		look func(ctx context.Context) (string, error)
+	}{
+		{"config", func(context.Context) (string, error) {
+			cfg, err := readConfig(c.Config)
+			if err == nil {
+				err = server.CheckKeys(cfg.Keys)
+			}
+			keys = cfg.Keys
+			return fmt.Sprintf("%d API keys", len(keys)), err
+		}},
+		{"listen", func(context.Context) (string, error) { return c.Listen, server.CheckAddress(c.Listen, keys) }},
+		{"store", c.store},
+		{"db", c.database},
+		{"provider", c.provider},
+		{"backup-dir", func(context.Context) (string, error) {
+			if c.BackupDir == "" {
+				return "none: 'holdfast backup' will be refused", nil
+			}
+			return c.BackupDir, place(c.BackupDir)
+		}},
+	} {
+		ctx, cancel := context.WithTimeout(e.ctx, checkTime)
+		said, err := check.look(ctx)
+		cancel()
+		if err != nil {
+			failed++
+			fmt.Fprintf(e.out, "FAIL  %-10s  %v\n", check.name, err)
+			continue
+		}
+		fmt.Fprintf(e.out, "ok    %-10s  %s\n", check.name, said)
+	}
+	if failed > 0 {
+		return fmt.Errorf("config check: %d of the checks failed", failed)
+	}
+	return nil
+}
+
+func (c *configCheckCmd) store(ctx context.Context) (string, error) {
+	switch {
+	case strings.HasPrefix(c.Store, "file:"):
+		dir := local(strings.TrimPrefix(c.Store, "file:"))
+		return "class A, in " + dir + " (not opened: a server may have it open)", place(dir)
+	case c.Store == "mem:":
+		return "class C, gone with the process", nil
+	case c.Offline && strings.Contains(c.Store, ":"):
+		return "not asked", nil
+	}
+	s, err := store.Open(ctx, c.Store, store.Options{Timeout: checkTime})
+	if err != nil {
+		return "", err
+	}
+	return "class " + s.Class().String() + ", answers", errors.Join(s.Ping(ctx), s.Close())
+}
+
+func (c *configCheckCmd) database(ctx context.Context) (string, error) {
+	if file, ok := strings.CutPrefix(c.DB, "sqlite:"); ok {
+		return local(file) + " (not opened: a server may have it open)", place(local(file))
+	}
+	if c.Offline && (strings.HasPrefix(c.DB, "postgres://") || strings.HasPrefix(c.DB, "postgresql://")) {
+		return "not asked", nil
+	}
+	db, err := sqldb.Open(ctx, c.DB, sqldb.Options{MaxConns: c.DBConns, Timeout: checkTime})
+	if err != nil {
+		return "", err
+	}
+	return string(db.Dialect()) + ", answers", db.Close()
+}
+
+func (c *configCheckCmd) provider(ctx context.Context) (string, error) {
+	p, err := paysim.NewClient(c.Provider)
+	if err != nil || c.Offline {
+		return "not asked", err
+	}
+	defer p.Close()
+	if _, err := p.Lookup(ctx, "holdfast-config-check"); err != nil { // a reference that nobody has
+		return "", err
+	}
+	return c.Provider + " answers", nil
+}
+
+// place says whether something can be made at path: what is there already of it are directories.
+func place(path string) error {
+	if path == "" {
+		return errors.New("the path is empty")
+	}
+	for dir := path; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		switch {
+		case err == nil && (info.IsDir() || dir == path):
+			return nil
+		case err == nil:
+			return fmt.Errorf("%s is no directory", dir)
+		case !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir):
+			return err
+		}
+	}
+}
