@@ -2,7 +2,9 @@ package storetest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,16 +155,19 @@ func (c *Nodes) MoveSlot(slot uint16, from, to int) {
 	}
 }
 
-// freePort can lose its port to somebody else before it is used; then the server says so.
+// freePort is a port that nobody listens on, below those that the kernel gives to
+// connections: a cluster makes many of these before its last node listens.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(15000 + rand.IntN(17000))
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			_ = l.Close() // it was never used
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no free port")
+	return ""
 }
 
 const settleWithin = 20 * time.Second
