@@ -237,3 +237,22 @@ func TestSeveralRefused(t *testing.T) {
 		refused(t, storetest.Cluster(t).URL()+"?class=b", store.ErrConfig, "replica")
 	}
 }
+
+// The rights in the package comment, with the one that each kind of store adds, are enough, and
+// without that one the store does not open.
+func TestRightsOfSeveral(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts eleven servers")
+	}
+	for right, engines := range map[string]interface {
+		URL() string
+		Admin(testing.TB, string)
+	}{"+cluster|slots": storetest.Cluster(t), "+role": storetest.Sentinel(t)} {
+		url := strings.Replace(engines.URL(), "://", "://app:s3cret@", 1) + "?prefix=app:"
+		acl := strings.Join(documentedACL(t), " ")
+		engines.Admin(t, acl)
+		refused(t, url, store.ErrConfig, "NOPERM")
+		engines.Admin(t, acl+" "+right)
+		conform(t, open(t, url, store.Options{}))
+	}
+}

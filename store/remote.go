@@ -217,6 +217,9 @@ func (r *remote) close() error {
 func (r *remote) dial(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
+	if r.link.ctx.Err() != nil {
+		return nil, &dialError{ErrClosed}
+	}
 	if r.at.host != "" {
 		addr = r.at.host // which the client has never changed
 	}

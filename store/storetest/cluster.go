@@ -90,6 +90,15 @@ func (c *Nodes) URL() string {
 // Master is the server that is a shard's master, as far as the test has made it so.
 func (c *Nodes) Master(shard int) *Server { return c.shards[shard].master.Server }
 
+// Admin sends one command to every node, replicas too.
+func (c *Nodes) Admin(t testing.TB, command string) {
+	t.Helper()
+	for _, s := range c.shards {
+		s.master.Admin(t, command)
+		s.replica.Admin(t, command)
+	}
+}
+
 // Shard is where a slot was put at the beginning.
 func (c *Nodes) Shard(slot uint16) int {
 	for i := range shards - 1 {

@@ -79,6 +79,13 @@ func (w *Watch) URL() string {
 // Master is the server that is the master, as far as the test has made it so.
 func (w *Watch) Master() *Server { return w.master.Server }
 
+// Admin sends one command to the master and to the replica.
+func (w *Watch) Admin(t testing.TB, command string) {
+	t.Helper()
+	w.master.Admin(t, command)
+	w.replica.Admin(t, command)
+}
+
 // Kill ends the master with SIGKILL and returns when all sentinels name the other server.
 func (w *Watch) Kill() {
 	w.t.Helper()
