@@ -116,6 +116,13 @@ func (c *Nodes) Kill(shard int) {
 	c.awaitReplica(shard)
 }
 
+// KillReplicas ends every replica with SIGKILL.
+func (c *Nodes) KillReplicas() {
+	for _, s := range c.shards {
+		s.replica.Kill()
+	}
+}
+
 // Failover has a shard's replica take over by CLUSTER FAILOVER: planned, nothing is lost.
 func (c *Nodes) Failover(shard int) {
 	c.t.Helper()
@@ -145,12 +152,19 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// MoveSlot moves a slot with its keys from one shard to another while clients use it.
-func (c *Nodes) MoveSlot(slot uint16, from, to int) {
+// BeginMove opens a slot for a move: for keys that it does not have its owner answers ASK.
+func (c *Nodes) BeginMove(slot uint16, from, to int) {
 	c.t.Helper()
 	source, target := c.shards[from].master, c.shards[to].master
 	target.Admin(c.t, fmt.Sprintf("CLUSTER SETSLOT %d IMPORTING %s", slot, source.id))
 	source.Admin(c.t, fmt.Sprintf("CLUSTER SETSLOT %d MIGRATING %s", slot, target.id))
+}
+
+// MoveSlot moves a slot with its keys from one shard to another while clients use it.
+func (c *Nodes) MoveSlot(slot uint16, from, to int) {
+	c.t.Helper()
+	c.BeginMove(slot, from, to)
+	source, target := c.shards[from].master, c.shards[to].master
 	for {
 		// A key at a time, so that decisions on several keys meet a slot that is half there.
 		keys := strings.Trim(source.Admin(c.t, fmt.Sprintf("CLUSTER GETKEYSINSLOT %d 1", slot)), "[]")
