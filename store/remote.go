@@ -1,7 +1,7 @@
 // # Remote engines
 //
-// A URL names one Valkey or Redis, alone or the primary of replicas; cluster nodes are refused
-// at Open. Nothing is written that a decision does not write, and no CONFIG is needed. Users
+// A URL names one Valkey or Redis, alone or the primary of replicas; a cluster; or sentinels.
+// Nothing is written that a decision does not write, and no CONFIG is needed. Users
 // who share an engine give each a ?prefix=: it is put before every key and every channel,
 // leaves the hash tags as they are, and so may not contain braces.
 //
@@ -9,6 +9,11 @@
 // EVAL. There is one connection for decisions, pipelined, and one for subscriptions. Every
 // call has a deadline. While the engine does not answer, calls fail at once with
 // ErrUnavailable and a goroutine tries until it answers again, at most half a second apart.
+//
+// A cluster has one connection to each node, and a node that is down fails the calls for its
+// slots only. MOVED and ASK are followed, TRYAGAIN is tried again; each says that nothing has
+// happened. Nothing else is sent twice. What is published reaches all nodes (plain PUBLISH,
+// not sharded), so one subscription hears it. With sentinels the master is whom they name.
 //
 // ErrUnavailable is returned for what was never sent, and for what the engine refused as a
 // whole: it is loading, is a replica, is busy with somebody's script, cannot save, or the
@@ -25,7 +30,8 @@
 //	  +hget +hset +hincrby +hdel +hlen +hgetall
 //	  +zadd +zscore +zrem +zcard +zcount +zrangebyscore +zremrangebyscore
 //
-// Without +info it cannot be seen whether the engine evicts keys. Class B is checked where
+// With sentinels the user also needs +role, on a cluster +cluster|slots (and +asking while
+// slots move). Without +info it cannot be seen whether the engine evicts keys. Class B is checked where
 // CONFIG GET (+config|get) or INFO is allowed, and taken as stated where neither is.
 package store
 
@@ -72,6 +78,9 @@ func (r *remote) do(ctx context.Context, d *decisionCore, c call) ([]any, error)
 	keys, args := make([]string, len(c.keys)), c.args()
 	for i, key := range c.keys {
 		keys[i] = r.at.prefix + key
+	}
+	if _, err := oneSlot(keys); err != nil { // they shared one by chance and not by a tag
+		return nil, err
 	}
 	for _, i := range c.channels {
 		args[i] = r.at.prefix + args[i]
@@ -127,9 +136,10 @@ func (r *remote) call(ctx context.Context, send func(context.Context) valkey.Val
 	if err := r.link.enter(ctx); err != nil {
 		return nil, err
 	}
-	result := send(ctx)
+	result := onTheMove(ctx, send)
 	err := result.Error()
 	if unanswered(err) {
+		r.link.giveUp()
 		r.link.suspect(err) // before the place is free: whoever gets it waits for the verdict
 	}
 	if err := outcome(err); err != nil {
@@ -204,10 +214,16 @@ func (r *remote) close() error {
 }
 
 // dial is how the client connects.
-func (r *remote) dial(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+func (r *remote) dial(ctx context.Context, addr string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	conn, err := d.DialContext(ctx, r.at.network, r.at.host)
+	if r.link.ctx.Err() != nil {
+		return nil, &dialError{ErrClosed}
+	}
+	if r.at.host != "" {
+		addr = r.at.host // which the client has never changed
+	}
+	conn, err := d.DialContext(ctx, r.at.network, addr)
 	if err != nil {
 		return nil, &dialError{err}
 	}

@@ -22,8 +22,8 @@ var refusals = map[string]string{
 	"MASTERDOWN":  "this engine is a replica that has lost its primary",
 	"CLUSTERDOWN": "the cluster cannot serve this slot",
 	"TRYAGAIN":    "the slot is on the move",
-	"MOVED":       "the slot belongs to another node; clusters are not supported",
-	"ASK":         "the slot is moving to another node; clusters are not supported",
+	"MOVED":       "the slot belongs to another node, and following it has not ended",
+	"ASK":         "the slot is moving to another node, and following it has not ended",
 	"BUSY":        "somebody's script blocks the engine",
 	"MISCONF":     "the engine cannot save to disk and accepts no writes",
 	"NOREPLICAS":  "the engine has too few replicas to accept writes",
@@ -38,7 +38,7 @@ func outcome(err error) error {
 		return nil
 	}
 	var dial *dialError
-	if errors.As(err, &dial) {
+	if errors.As(err, &dial) || errors.Is(err, valkey.ErrNoSlot) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	answer, ok := valkey.IsValkeyErr(err)

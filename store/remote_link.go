@@ -32,6 +32,7 @@ type link struct {
 	armed  atomic.Bool            // the store is open; before, Open itself reports what fails
 	outage atomic.Pointer[outage] // nil while all is well
 	mu     sync.Mutex             // orders suspect against close
+	lost   int                    // calls given up since connections were last closed
 	wg     sync.WaitGroup
 	conns  map[*watched]bool // open ones
 }
@@ -142,15 +143,34 @@ func (l *link) drop() {
 	}
 }
 
+// giveUp counts a call that got no answer, and closes connections that have owed one for too
+// long. Before many given up calls fill the client's ring, a short while is too long.
+func (l *link) giveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit := l.timeout
+	if l.lost++; l.lost >= inFlight/2 {
+		l.lost, limit = 0, shortDebt
+	}
+	for w := range l.conns {
+		if since := w.owed.Load(); since != 0 && time.Since(time.UnixMicro(since)) >= limit {
+			_ = w.Conn.Close() // its reader learns of it
+		}
+	}
+}
+
+const shortDebt = 50 * time.Millisecond
+
 // watched reports the end of a connection the moment that it is seen, before the client
 // that reads from it has told anybody.
 type watched struct {
 	net.Conn
 	link *link
+	owed atomic.Int64 // since when it was written to without anything read; 0 when nothing is
 }
 
 func (l *link) watch(conn net.Conn) *watched {
-	w := &watched{conn, l}
+	w := &watched{Conn: conn, link: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns[w] = true
@@ -159,10 +179,16 @@ func (l *link) watch(conn net.Conn) *watched {
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	w.owed.Store(0)
 	if err != nil {
 		w.link.suspect(err)
 	}
 	return n, err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.owed.CompareAndSwap(0, time.Now().UnixMicro())
+	return w.Conn.Write(p)
 }
 
 func (w *watched) Close() error {

@@ -38,7 +38,9 @@ func openRemote(ctx context.Context, rawURL string, opts Options) (*remote, erro
 		_ = r.close() // always nil; err is what matters
 		return nil, err
 	}
-	r.link.arm()
+	if !r.at.cluster() {
+		r.link.arm() // of a cluster one node may be down, and calls to the others pass
+	}
 	return r, nil
 }
 
@@ -59,6 +61,7 @@ func (r *remote) clientOptions() valkey.ClientOption {
 	}
 	o.Dialer.Timeout = r.timeout
 	o.Dialer.KeepAlive = heartbeat
+	r.at.severalOptions(&o)
 	return o
 }
 
@@ -72,7 +75,11 @@ func (r *remote) knock(ctx context.Context) error {
 }
 
 func (r *remote) probe(ctx context.Context) error {
-	for _, ask := range []func(context.Context) error{r.probeMode, r.probeScripts, r.probeClass, r.probeEviction} {
+	class := r.probeClass
+	if r.at.cluster() {
+		class = r.probeNodes
+	}
+	for _, ask := range []func(context.Context) error{r.probeMode, r.probeScripts, class, r.probeEviction} {
 		if err := ask(ctx); err != nil {
 			return err
 		}
@@ -90,9 +97,13 @@ func (r *remote) probeMode(ctx context.Context) error {
 	if err != nil {
 		return atOpen(err)
 	}
+	want, hint := "standalone", "a cluster's URL begins with redis-cluster://, that of sentinels with redis-sentinel://"
+	if r.at.cluster() {
+		want, hint = "cluster", "the URL of one engine begins with redis://"
+	}
 	mode := hello["mode"]
-	if text, err := mode.ToString(); err == nil && text != "standalone" {
-		return fmt.Errorf("%w: the engine is a %s node; only single engines and primaries can be used", ErrConfig, text)
+	if text, err := mode.ToString(); err == nil && text != want {
+		return fmt.Errorf("%w: the engine is a %s node; %s", ErrConfig, text, hint)
 	}
 	return nil
 }

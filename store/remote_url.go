@@ -11,8 +11,10 @@ import (
 
 // address is what the URL of a remote engine says.
 type address struct {
-	network  string // "tcp" or "unix"
-	host     string // host:port, or the socket's path
+	network  string   // "tcp" or "unix"
+	host     string   // host:port, or the socket's path; empty for a cluster or sentinels
+	several  []string // nodes of the cluster, or the sentinels, as host:port
+	master   string   // what the sentinels call the master; empty for a cluster
 	tls      *tls.Config
 	user     string
 	password string
@@ -26,6 +28,7 @@ const maxPrefix = 64
 // parseRemote reads redis://, rediss:// and unix: URLs. Its errors never repeat the URL,
 // which can hold a password.
 func parseRemote(raw string) (address, error) {
+	raw, hosts := splitHosts(raw)
 	u, err := url.Parse(raw)
 	if err != nil {
 		return address{}, fmt.Errorf("%w: the store's URL cannot be parsed (special characters in a user name or password must be percent-encoded)", ErrConfig)
@@ -38,13 +41,19 @@ func parseRemote(raw string) (address, error) {
 		a.user = u.User.Username()
 		a.password, _ = u.User.Password()
 	}
-	if u.Scheme == "unix" {
+	switch u.Scheme {
+	case "unix":
 		err = a.readSocket(u)
-	} else {
+	case schemeCluster, schemeSentinel:
+		err = a.readSeveral(u, hosts)
+	default:
 		err = a.readHost(u)
 	}
 	if err == nil {
 		err = a.readQuery(u.RawQuery)
+	}
+	if err == nil {
+		err = a.checkSeveral()
 	}
 	return a, err
 }

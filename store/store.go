@@ -116,6 +116,8 @@ type Store struct{ engine engine }
 //	file:DIR                durable, in DIR; one process at a time (ErrLocked)
 //	redis://host:port/db    a Valkey or Redis; rediss:// with TLS, unix:PATH by a socket;
 //	                        ?prefix=P puts P before every key and channel, ?class=b states class B
+//	redis-cluster://host:port,host:port          a cluster, by some of its nodes
+//	redis-sentinel://host:port,host:port/master  the master that sentinels know by that name
 //
 // It fails with ErrConfig, ErrLocked, ErrNewer or ErrUnavailable.
 func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
@@ -136,10 +138,10 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 		e, err = openMem(opts)
 	case "file":
 		e, err = openFile(rawURL, opts)
-	case "redis", "rediss", "unix":
+	case "redis", "rediss", "unix", schemeCluster, schemeSentinel:
 		e, err = openRemote(ctx, rawURL, opts)
 	default:
-		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis:// or rediss://", ErrConfig)
+		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster:// or redis-sentinel://", ErrConfig)
 	}
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ type Server struct {
 	dir    string
 	args   []string
 	env    []string
+	config string // of a sentinel, which takes nothing else
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd     // nil while it is down
@@ -128,6 +129,9 @@ func (s *Server) start(t testing.TB) {
 	}
 	defer out.Close()
 	args := append([]string{"--port", "0", "--unixsocket", s.socket(), "--dir", s.dir, "--save", ""}, s.args...)
+	if s.config != "" {
+		args = []string{s.config, "--sentinel"}
+	}
 	cmd := exec.Command(s.binary, args...)
 	cmd.Stdout, cmd.Stderr = out, out // a file: no goroutine that copies
 	cmd.Env = append(os.Environ(), s.env...)

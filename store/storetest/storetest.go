@@ -3,6 +3,7 @@
 //
 //   - [Each] runs a test on mem:, on file: and on each server that is installed.
 //   - [Redis] starts a server of the test's own, to be killed and started again.
+//   - [Cluster] and [Sentinel] start several that take over for each other.
 //   - [Diff] makes random decisions on an embedded store and on a server under one clock and
 //     demands equal answers and equal state; [DiffFinds] shows that it would notice an error.
 //
