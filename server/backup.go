@@ -51,7 +51,7 @@ func (s *Server) backups(w http.ResponseWriter, r *http.Request) {
 	dir := filepath.Join(s.BackupDir, began.UTC().Format("20060102-150405.000"))
 	m, err := backup.Make(r.Context(), s.Store, s.DB, dir, s.Version)
 	if err != nil {
-		s.Logger.ErrorContext(r.Context(), "backup failed", "dir", dir, "error", err, "request", requestID(r.Context()))
+		s.Logger.ErrorContext(r.Context(), "backup failed", "dir", dir, "error", err)
 		writeProblem(w, s.backupProblem(r, err))
 		return
 	}

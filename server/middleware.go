@@ -3,23 +3,13 @@ package server
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
-
-type requestIDKey struct{}
-
-func requestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
-}
 
 var sane = regexp.MustCompile(`^[A-Za-z0-9_.:/+=-]{1,128}$`)
 
@@ -51,42 +41,40 @@ func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (s *Server) observed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		id := r.Header.Get("X-Request-Id")
-		if !sane.MatchString(id) {
-			id = fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) // for the log; nobody has to be kept from guessing it
-		}
-		rw.Header().Set("X-Request-Id", id)
+		t := newTags(r)
+		rw.Header().Set("X-Request-Id", t.request)
 		rw.Header().Set("X-Content-Type-Options", "nosniff")
 		if s.closing.Load() {
 			rw.Header().Set("Connection", "close")
 		}
 		w := &answerWriter{ResponseWriter: rw}
-		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id))
+		r = r.WithContext(context.WithValue(r.Context(), tagsKey{}, t))
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // the value is the contract
 					panic(p)
 				}
-				s.Logger.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "request", id)
+				s.Logger.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 				if w.status == 0 {
-					writeProblem(w, problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+id))
+					writeProblem(w, problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+t.request))
 				}
 			}
-			s.account(r, w.status, time.Since(began), id)
+			s.account(r, t, w.status, began)
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *Server) account(r *http.Request, status int, took time.Duration, id string) {
-	route := routeOf(r.URL.Path)
-	s.metrics.requests.With(prometheus.Labels{"route": route, "method": methodOf(r.Method), "status": strconv.Itoa(status)}).Inc()
+func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) {
+	route, took := routeOf(r.URL.Path), time.Since(began)
+	s.metrics.requests.WithLabelValues(route, methodOf(r.Method), strconv.Itoa(status)).Inc()
 	if route != "/v1/sales/{sale}/events" {
-		s.metrics.seconds.With(prometheus.Labels{"route": route, "method": methodOf(r.Method)}).Observe(took.Seconds())
+		s.metrics.seconds.WithLabelValues(route, methodOf(r.Method)).Observe(took.Seconds())
 	}
 	if status >= 500 || (took > time.Second && !strings.HasSuffix(route, "/events")) {
-		s.Logger.WarnContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took, "request", id)
+		s.Logger.WarnContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took)
 	}
+	s.span(r.Context(), t, route, status, began)
 }
 
 // routeOf keeps the number of metrics bounded: what a path names is left out.

@@ -107,12 +107,12 @@ func (s *Server) fail(ctx context.Context, err error) error {
 			continue
 		}
 		if k.status >= 500 {
-			s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err, "request", requestID(ctx))
+			s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err)
 		}
 		s.metrics.problems.With(prometheus.Labels{"type": k.kind}).Inc()
 		return withRetry(problem(k.status, k.kind, k.detail), k.retry)
 	}
-	s.Logger.ErrorContext(ctx, "request failed", "error", err, "request", requestID(ctx))
+	s.Logger.ErrorContext(ctx, "request failed", "error", err)
 	s.metrics.problems.With(prometheus.Labels{"type": "internal"}).Inc()
 	return problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+requestID(ctx))
 }

@@ -101,6 +101,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Config: c, slots: make(chan struct{}, c.MaxInFlight)}
+	s.Logger = slog.New(tagging{c.Logger.Handler()})
 	s.work, s.stop = context.WithCancel(context.Background())
 	s.hub = newHub(s.work, c.DB, c.Sales, c.Logger)
 	s.metrics = newMetrics(s)
