@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,20 +22,27 @@ import (
 // A fault's callers write one hash field each time, with a name that is never used again, and
 // remember what they were told. Only the data says whether they were told the truth.
 type ledger struct {
-	mu   sync.Mutex
-	told map[string]error
+	mu      sync.Mutex
+	told    map[string]error
+	runs    int
+	longest time.Duration
 }
 
 // work calls until ctx is done, several callers at once.
 func (l *ledger) work(ctx context.Context, s *store.Store, callers int) {
+	l.mu.Lock()
+	l.runs++
+	run := l.runs
+	l.mu.Unlock()
 	var wg sync.WaitGroup
 	for c := range callers {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				id := fmt.Sprintf("%d-%d", c, i)
+				id, began := fmt.Sprintf("%d-%d-%d", run, c, i), time.Now()
 				_, err := op.Do(ctx, s, opIn{Key: "{k}", Other: "{k}2", Op: "hset", Args: []string{id, "1"}})
 				l.mu.Lock()
 				l.told[id] = err
+				l.longest = max(l.longest, time.Since(began))
 				l.mu.Unlock()
 				if err != nil {
 					// Not to spin on the fast answers of an engine that is down.
@@ -242,84 +253,11 @@ func thaw(t *testing.T, server *storetest.Server) {
 	}
 }
 
-// hole is a network that forwards until it is told to swallow what it gets.
-type hole struct {
-	net.Listener
-	mu      sync.Mutex
-	swallow bool
-	conns   []net.Conn
-	wg      sync.WaitGroup
-}
-
-func newHole(t *testing.T, server *storetest.Server) *hole {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hole{Listener: l}
-	h.wg.Go(func() { h.accept(strings.TrimPrefix(server.URL(), "unix:")) })
-	t.Cleanup(func() {
-		_ = l.Close()
-		h.mu.Lock()
-		for _, c := range h.conns {
-			_ = c.Close()
-		}
-		h.mu.Unlock()
-		h.wg.Wait()
-	})
-	return h
-}
-
-func (h *hole) accept(socket string) {
-	for {
-		client, err := h.Accept()
-		if err != nil {
-			return
-		}
-		engine, err := net.Dial("unix", socket)
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		h.mu.Lock()
-		h.conns = append(h.conns, client, engine)
-		lost := h.swallow // connections made in bad times stay lost
-		h.mu.Unlock()
-		for _, way := range [][2]net.Conn{{client, engine}, {engine, client}} {
-			h.wg.Go(func() { h.carry(way[0], way[1], lost) })
-		}
-	}
-}
-
-func (h *hole) carry(from, to net.Conn, lost bool) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			_ = to.Close()
-			return
-		}
-		h.mu.Lock()
-		lost = lost || h.swallow
-		h.mu.Unlock()
-		if !lost {
-			_, _ = to.Write(buf[:n]) // a failure shows at the next Read
-		}
-	}
-}
-
-func (h *hole) set(swallow bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.swallow = swallow
-}
-
 // A network swallows everything, and the connections of that time stay dead when it is well
 // again. The client has to give them up by itself, the one for subscriptions too.
 func TestNetworkSwallows(t *testing.T) {
-	h := newHole(t, storetest.Redis(t))
-	s := open(t, "redis://"+h.Addr().String(), store.Options{Timeout: 300 * time.Millisecond})
+	network := storetest.NewProxy(t, storetest.Redis(t))
+	s := open(t, network.URL(), store.Options{Timeout: 300 * time.Millisecond})
 	heard := make(chan string, 1000)
 	cancel, err := s.Subscribe(t.Context(), "news", func(p string) { heard <- p })
 	if err != nil {
@@ -327,12 +265,12 @@ func TestNetworkSwallows(t *testing.T) {
 	}
 	defer cancel()
 	l := &ledger{told: map[string]error{}}
-	h.set(true)
+	network.Set(storetest.Weather{DropUp: true, DropDown: true})
 	longest := crowd(t, s, l, "a", 50, func(int) time.Duration { return time.Minute })
 	if longest > time.Second {
 		t.Errorf("a caller waited %s", longest)
 	}
-	h.set(false)
+	network.Set(storetest.Weather{})
 	began := time.Now()
 	within(t, 5*time.Second, "it decides again", func() bool {
 		_, err := do(t, s, "{k}", "type")
@@ -345,6 +283,69 @@ func TestNetworkSwallows(t *testing.T) {
 	})
 	t.Logf("hears %s after the network", time.Since(began).Round(time.Millisecond))
 	l.check(t, s)
+}
+
+// A random night: the network swallows, in one direction or both, delays and cuts; the engine dies,
+// and stands still. All callers are told the truth in bounded time, and afterwards all is well by
+// itself. STORE_SEED replays a night.
+func TestNight(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	server := storetest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	network := storetest.NewProxy(t, server)
+	s := open(t, network.URL()+"?class=b", store.Options{Timeout: timeout})
+	faults := map[string]func(){
+		"swallows":          func() { network.Set(storetest.Weather{DropUp: true, DropDown: true}) },
+		"swallows requests": func() { network.Set(storetest.Weather{DropUp: true}) },
+		"swallows answers":  func() { network.Set(storetest.Weather{DropDown: true}) },
+		"is slow":           func() { network.Set(storetest.Weather{Delay: 40 * time.Millisecond}) },
+		"cuts":              network.Cut,
+		"engine dies":       server.Kill,
+		"engine stands":     func() { _ = syscall.Kill(server.Pid(), syscall.SIGSTOP) },
+	}
+	well := func() {
+		network.Set(storetest.Weather{})
+		if server.Pid() == 0 {
+			server.Restart()
+		}
+		_ = syscall.Kill(server.Pid(), syscall.SIGCONT)
+	}
+	t.Cleanup(well) // a server that stands still would not end
+	seed := rand.Uint64()
+	if text := os.Getenv("STORE_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("STORE_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	deck := slices.Concat(slices.Sorted(maps.Keys(faults)), slices.Sorted(maps.Keys(faults)))
+	rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+	l := &ledger{told: map[string]error{}}
+	for _, name := range deck {
+		before := l.count(nil)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { l.work(ctx, s, 6) })
+		within(t, 5*time.Second, "calls succeed", func() bool { return l.count(nil) > before+20 })
+		faults[name]()
+		time.Sleep(time.Duration(rng.Int64N(int64(2 * timeout)))) // how long a fault lasts is dealt
+		well()
+		began, before := time.Now(), l.count(nil)
+		within(t, 5*time.Second, "calls succeed again after "+name, func() bool { return l.count(nil) > before+20 })
+		t.Logf("%-18s well after %s", name, time.Since(began).Round(time.Millisecond))
+		stop()
+		wg.Wait()
+	}
+	l.check(t, s)
+	t.Logf("%d acknowledged, %d unavailable, %d unknown; longest call %s",
+		l.count(nil), l.count(store.ErrUnavailable), l.count(store.ErrOutcomeUnknown), l.longest)
+	if l.count(store.ErrUnavailable) == 0 || l.count(store.ErrOutcomeUnknown) == 0 {
+		t.Error("the night had no faults")
+	}
+	if l.longest > timeout+500*time.Millisecond {
+		t.Errorf("a call took %s with a timeout of %s", l.longest, timeout)
+	}
 }
 
 // Subscriptions survive the death of the engine and the cut of their connection, and a listener
