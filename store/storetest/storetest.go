@@ -26,7 +26,8 @@ import (
 )
 
 // Each runs fn as a subtest on every engine: "mem", "file", and "redis" or "valkey" or both,
-// as installed. The store is empty and is closed after fn.
+// as installed. With STORETEST_SEVERAL=1 also on "cluster" and "sentinel", whose many servers
+// take seconds to start for each test. The store is empty and is closed after fn.
 func Each(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 	t.Helper()
 	t.Run("mem", func(t *testing.T) { fn(t, open(t, "mem:", store.Options{})) })
@@ -47,6 +48,14 @@ func Each(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 			fn(t, open(t, share(t, binary).URL()+"?prefix="+freshPrefix(), store.Options{}))
 		})
 	}
+	if os.Getenv("STORETEST_SEVERAL") == "1" {
+		eachSeveral(t, fn)
+	}
+}
+
+func eachSeveral(t *testing.T, fn func(t *testing.T, s *store.Store)) {
+	t.Run("cluster", func(t *testing.T) { fn(t, open(t, Cluster(t).URL()+"?prefix="+freshPrefix(), store.Options{})) })
+	t.Run("sentinel", func(t *testing.T) { fn(t, open(t, Sentinel(t).URL()+"?prefix="+freshPrefix(), store.Options{})) })
 }
 
 func engineName(binary string) string {
