@@ -108,7 +108,10 @@ type engine interface {
 }
 
 // Store is an engine that decides. It is safe for concurrent use.
-type Store struct{ engine engine }
+type Store struct {
+	engine engine
+	waits  waits
+}
 
 // Open opens the engine that rawURL names:
 //

@@ -84,7 +84,11 @@ func (c *configCheckCmd) store(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "class " + s.Class().String() + ", answers", errors.Join(s.Ping(ctx), s.Close())
+	said := "class " + s.Class().String() + ", answers"
+	if s.Capabilities().Evicts {
+		said += "; it drops keys when its memory is full: set maxmemory-policy noeviction"
+	}
+	return said, errors.Join(s.Ping(ctx), s.Close())
 }
 
 func (c *configCheckCmd) database(ctx context.Context) (string, error) {

@@ -52,6 +52,9 @@ func open(ctx context.Context, c nodeConfig) (n *node, err error) {
 		return n, err
 	}
 	n.undo = append(n.undo, n.store.Close)
+	if n.store.Capabilities().Evicts {
+		c.logger.Warn("the store's engine drops keys when its memory is full; set maxmemory-policy noeviction")
+	}
 	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
 		return n, err
 	}
