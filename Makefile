@@ -33,7 +33,7 @@ drill: build ## the drills on the embedded engines
 bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
 	@scripts/bench
 
-lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax
+lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax, migrations
 	@scripts/lint
 
 fmt: ## format
