@@ -37,7 +37,7 @@ client: build ## build the TypeScript client, test it against bin/holdfast; need
 bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
 	@scripts/bench
 
-lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax
+lint: ## gofmt, vet, staticcheck, errcheck, tidy, shell syntax, migrations
 	@scripts/lint
 
 fmt: ## format

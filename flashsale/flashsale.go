@@ -243,6 +243,7 @@ type Stats struct {
 	Released, Expired, Confirmed, Cancelled           int64
 	Mended                                            int64 // permits that did not agree with SQL
 	Rebuilt                                           int64 // gates built from SQL
+	Waiting                                           int64 // now: holds that wait for a transaction
 }
 
 // Stats returns the counters.
@@ -253,5 +254,6 @@ func (s *Sales) Stats() Stats {
 		SoldOutFromMark: c.fromMark.Load(), Limited: c.limited.Load(),
 		Released: c.released.Load(), Expired: c.expired.Load(), Confirmed: c.confirmed.Load(),
 		Cancelled: c.cancelled.Load(), Mended: c.mended.Load(), Rebuilt: c.rebuilt.Load(),
+		Waiting: int64(s.holds.Waiting()),
 	}
 }

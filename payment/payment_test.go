@@ -341,3 +341,29 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// What is not settled is counted, by whichever process it was accepted, and has an age.
+func TestUnsettled(t *testing.T) {
+	each(t, func(r *rig) {
+		p := r.payments(false)
+		look := func(wantN int64, atLeast, atMost time.Duration) {
+			r.Helper()
+			n, oldest, err := p.Unsettled(r.Context())
+			if err != nil || n != wantN || oldest < atLeast || oldest > atMost {
+				r.Errorf("%d unsettled, the oldest of %s, %v; want %d of %s to %s", n, oldest, err, wantN, atLeast, atMost)
+			}
+		}
+		look(0, 0, 0)
+		old := r.accept(p, r.seat())
+		young := r.accept(p, r.seat())
+		r.write(func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE payments SET created_at = created_at - 600000000 WHERE id = $1`, old.ID)
+			return err
+		})
+		look(2, 600*time.Second, 700*time.Second)
+		p.Start()
+		r.final(p, old.ID)
+		r.final(p, young.ID)
+		look(0, 0, 0)
+	})
+}

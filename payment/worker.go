@@ -43,13 +43,18 @@ type Payments struct {
 type counters struct{ accepted, captured, voided, refunded, failed, retried atomic.Int64 }
 
 // Stats counts what this process did since it started.
-type Stats struct{ Accepted, Captured, Voided, Refunded, Failed, Retried int64 }
+type Stats struct {
+	Accepted, Captured, Voided, Refunded, Failed, Retried int64
+	Waiting                                               int64 // now: for a transaction that takes them along
+}
 
 // Stats returns the counters.
 func (p *Payments) Stats() Stats {
+	c := &p.stats
 	return Stats{
-		p.stats.accepted.Load(), p.stats.captured.Load(), p.stats.voided.Load(),
-		p.stats.refunded.Load(), p.stats.failed.Load(), p.stats.retried.Load(),
+		Accepted: c.accepted.Load(), Captured: c.captured.Load(), Voided: c.voided.Load(),
+		Refunded: c.refunded.Load(), Failed: c.failed.Load(), Retried: c.retried.Load(),
+		Waiting: int64(p.accepting.Waiting() + p.moving.Waiting()),
 	}
 }
 
@@ -57,6 +62,17 @@ func (p *Payments) Stats() Stats {
 // is told at once. It is more than for those who have no hold yet, and what settles payments has
 // no gate at all: what ends something goes before what begins something.
 const inTime = 300 * time.Millisecond
+
+// Unsettled counts the payments, of all processes, that are neither captured nor over, and says
+// how long ago the oldest of them was accepted.
+func (p *Payments) Unsettled(ctx context.Context) (n int64, oldest time.Duration, err error) {
+	var micros int64
+	err = p.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		return tx.Row(ctx, `SELECT count(*), coalesce(max(holdfast_now() - created_at), 0)
+			FROM payments WHERE `+live).Scan(&n, &micros)
+	})
+	return n, max(0, time.Duration(micros)*time.Microsecond), err
+}
 
 // New makes Payments on a database that has the Migrations. Start begins settling.
 func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments, error) {
@@ -165,7 +181,9 @@ func (p *Payments) round() (taken int) {
 	return len(due)
 }
 
-const due = `state IN ('pending', 'authorised', 'capturing') AND next_at <= holdfast_now()`
+const live = `state IN ('pending', 'authorised', 'capturing')`
+
+const due = live + ` AND next_at <= holdfast_now()`
 
 // first are those that can end, and then the youngest: when there are more than can be settled
 // in time, the holds of the oldest are gone, and to settle those first would lose all the others.

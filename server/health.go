@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"sync"
-	"time"
 )
 
 // livez says that the process answers. It looks at nothing else: restarting a server does not
@@ -22,25 +20,17 @@ type readiness struct {
 
 // readyz says whether the promises can be kept now, and names what is down.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), probeTime)
 	defer cancel()
 	out := readiness{Status: "ready", Checks: map[string]string{}}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for name, ping := range map[string]func(context.Context) error{"store": s.Store.Ping, "database": s.DB.Ping} {
-		wg.Go(func() {
-			err := ping(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			out.Checks[name] = "ok"
-			if err != nil {
-				out.Checks[name] = "down" // why is in the log: this page needs no key
-				out.Status = "unavailable"
-				s.Logger.Warn("not ready", "dependency", name, "error", err)
-			}
-		})
+	for name, err := range s.check(ctx) {
+		out.Checks[name] = "ok"
+		if err != nil {
+			out.Checks[name] = "down" // why is in the log: this page needs no key
+			out.Status = "unavailable"
+			s.Logger.Warn("not ready", "dependency", name, "error", err)
+		}
 	}
-	wg.Wait()
 	if s.closing.Load() {
 		out.Status, out.Checks["server"] = "unavailable", "shutting down"
 	}

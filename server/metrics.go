@@ -6,6 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/payment"
 )
 
 // metrics has a registry of its own: two servers in one process do not meet.
@@ -31,10 +34,18 @@ func newMetrics(s *Server) *metrics {
 		}, []string{"type"}),
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.problems,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		&probe{server: s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
 	m.register("gauge", "holdfast_event_streams", "Event streams open now.", func() int64 { return int64(s.hub.watchers()) })
-	sales := s.Sales.Stats
+	for _, kind := range problemKinds() {
+		m.problems.WithLabelValues(kind) // from the start: the step from nothing to 1 is no increase
+	}
+	m.registerSales(s.Sales.Stats)
+	m.registerPayments(s.Payments.Stats)
+	return m
+}
+
+func (m *metrics) registerSales(sales func() flashsale.Stats) {
 	for name, c := range map[string]struct {
 		help string
 		fn   func() int64
@@ -53,7 +64,11 @@ func newMetrics(s *Server) *metrics {
 	} {
 		m.register("counter", "holdfast_sale_"+name, c.help, c.fn)
 	}
-	paid := s.Payments.Stats
+	m.register("gauge", "holdfast_sale_holds_waiting", "Holds that wait for a transaction that takes them along.",
+		func() int64 { return sales().Waiting })
+}
+
+func (m *metrics) registerPayments(paid func() payment.Stats) {
 	for name, fn := range map[string]func() int64{
 		"accepted": func() int64 { return paid().Accepted }, "captured": func() int64 { return paid().Captured },
 		"voided": func() int64 { return paid().Voided }, "refunded": func() int64 { return paid().Refunded },
@@ -61,7 +76,8 @@ func newMetrics(s *Server) *metrics {
 	} {
 		m.register("counter", "holdfast_payments_"+name+"_total", "Payments "+name+" by this process.", fn)
 	}
-	return m
+	m.register("gauge", "holdfast_payments_waiting", "Payments that wait for a transaction that takes them along.",
+		func() int64 { return paid().Waiting })
 }
 
 // register adds a number that is read when it is asked for.

@@ -124,6 +124,7 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
 		default:
+			s.metrics.problems.WithLabelValues("overloaded").Inc()
 			w.Header().Set("Retry-After", "1")
 			writeProblem(w, problem(http.StatusServiceUnavailable, "overloaded", "too many requests are worked on; come back"))
 			return

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -87,6 +88,17 @@ var known = []struct {
 	{sqldb.ErrUnavailable, 503, "database-unavailable", "the database does not answer", 1},
 	{context.DeadlineExceeded, 503, "timeout", "it took too long; repeat with the same key", 1},
 	{context.Canceled, 503, "canceled", "the request was given up; repeat with the same key", 1},
+}
+
+// problemKinds are the kinds that are counted, each once.
+func problemKinds() []string {
+	kinds := []string{"internal", "overloaded"}
+	for _, k := range known {
+		if !slices.Contains(kinds, k.kind) {
+			kinds = append(kinds, k.kind)
+		}
+	}
+	return kinds
 }
 
 // fail turns an error into a problem.

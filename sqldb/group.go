@@ -86,6 +86,13 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	return m.out.Value, m.out.Err
 }
 
+// Waiting is how many wait for a transaction that takes them along.
+func (g *Group[In, Out]) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.queue)
+}
+
 func (g *Group[In, Out]) enter(m *member[In, Out]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -262,3 +262,30 @@ func TestListRefusesWhatIsNotText(t *testing.T) {
 		}
 	})
 }
+
+// Waiting counts those whose transaction has not begun.
+func TestGroupWaiting(t *testing.T) {
+	db := onSQLite(t, sqldb.Options{})
+	gate := make(chan struct{})
+	var runs atomic.Int64
+	g := insert(db, &runs, func() { <-gate })
+	var all sync.WaitGroup
+	for i := range int64(4) {
+		all.Go(func() {
+			if _, err := g.Do(context.Background(), unit{2 * i, i}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for deadline := time.Now().Add(4 * time.Second); g.Waiting() != 3; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("%d wait, want 3 behind the one that works", g.Waiting())
+			break
+		}
+	}
+	close(gate)
+	all.Wait()
+	if n := g.Waiting(); n != 0 {
+		t.Errorf("%d wait for nothing", n)
+	}
+}

@@ -96,6 +96,20 @@ func (db *DB) LastCursor(ctx context.Context, topic string) (Cursor, error) {
 	return c, err
 }
 
+// OutboxLag is the age of the oldest event that was committed and that Events does not show yet,
+// because a transaction that began earlier is still running; 0 when Events shows all of them.
+// On SQLite it does.
+func (db *DB) OutboxLag(ctx context.Context) (time.Duration, error) {
+	if db.dialect == SQLite {
+		return 0, nil
+	}
+	var micros int64
+	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		return tx.Row(ctx, `SELECT greatest(0, coalesce(holdfast_now() - min(at), 0)) FROM outbox WHERE position >= `+horizon).Scan(&micros)
+	})
+	return time.Duration(micros) * time.Microsecond, err
+}
+
 // TrimEvents deletes at most limit events that are older than that, and says how many.
 // Whoever has not read them by then misses them.
 func (db *DB) TrimEvents(ctx context.Context, olderThan time.Duration, limit int) (int64, error) {

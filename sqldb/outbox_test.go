@@ -479,3 +479,36 @@ func countUp(t *testing.T, url string, n int) {
 		t.Fatal(err)
 	}
 }
+
+// An event that waits for an older transaction is late, and for how long can be seen.
+func TestOutboxLag(t *testing.T) {
+	db := onPostgres(t, sqldb.Options{})
+	lag := func() time.Duration {
+		t.Helper()
+		d, err := db.OutboxLag(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	becomes := func(what string, ok func(time.Duration) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(3 * time.Second); !ok(lag()); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("not within 3 s: ", what)
+			}
+		}
+	}
+	none := func(d time.Duration) bool { return d == 0 }
+	publish(t, db, "s", "before")
+	becomes("all is visible", none)
+	write(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
+		if err := tx.Publish(ctx, "s", "k", []byte("slow")); err != nil {
+			return err
+		}
+		publish(t, db, "s", "quick")
+		becomes("an event waits, and the lag grows", func(d time.Duration) bool { return d > 20*time.Millisecond })
+		return nil
+	})
+	becomes("the older transaction has ended", none)
+}
