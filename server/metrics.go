@@ -35,6 +35,9 @@ func newMetrics(s *Server) *metrics {
 	}
 	m.registry.MustRegister(m.requests, m.seconds, m.problems,
 		&probe{server: s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.Decisions != nil {
+		m.registry.MustRegister(s.Decisions.seconds)
+	}
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
 	m.register("gauge", "holdfast_event_streams", "Event streams open now.", func() int64 { return int64(s.hub.watchers()) })
 	for _, kind := range problemKinds() {

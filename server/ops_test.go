@@ -55,6 +55,7 @@ func readText(t testing.TB, path string) string {
 func exported(t testing.TB) map[string]bool {
 	r := newRig(t)
 	r.sale("drop", 1)
+	r.hold("drop", "ada")
 	found := map[string]bool{}
 	for line := range strings.Lines(string(r.want(200, "GET", "/metrics", "", nil).body)) {
 		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {

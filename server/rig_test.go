@@ -54,7 +54,8 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	t.Helper()
 	r := &rig{TB: t}
 	var err error
-	if r.store, err = store.Open(t.Context(), storeURL, store.Options{Timeout: time.Second}); err != nil {
+	decisions := server.NewDecisions()
+	if r.store, err = store.Open(t.Context(), storeURL, store.Options{Timeout: time.Second, Observe: decisions.Observe}); err != nil {
 		t.Fatal(err)
 	}
 	r.closing("store", r.store.Close)
@@ -65,7 +66,7 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	if err := r.db.Migrate(t.Context(), sqldb.Core(), idem.Migrations(), ledger.Migrations(), payment.Migrations(), flashsale.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	cfg := server.Config{Store: r.store, DB: r.db, Version: "test"}
+	cfg := server.Config{Store: r.store, DB: r.db, Version: "test", Decisions: decisions}
 	if cfg.Sales, err = flashsale.New(r.store, r.db, flashsale.Options{}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"time"
 )
 
 // MaxInt and MinInt bound every integer that a decision takes, stores or returns: Lua's
@@ -112,7 +113,14 @@ func (d *Decision[In, Out]) Do(ctx context.Context, s *Store, in In) (Out, error
 			}
 		},
 	}
+	var began time.Time
+	if s.observe != nil {
+		began = time.Now()
+	}
 	reply, err := s.engine.do(ctx, d.core, c)
+	if s.observe != nil {
+		s.observe(d.core.name, time.Since(began), err)
+	}
 	if err == nil && reply != nil {
 		err = d.core.out.decode(reply, reflect.ValueOf(&out).Elem())
 	}

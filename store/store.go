@@ -49,6 +49,9 @@ type Options struct {
 	MinFree int64
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger
+	// Observe is called after every decision with its name, how long it took, waiting
+	// included, and what became of it. It must be quick, and safe for concurrent use.
+	Observe func(decision string, took time.Duration, err error)
 	// Clock replaces the wall clock of an embedded engine. For tests.
 	Clock func() time.Time
 }
@@ -109,8 +112,9 @@ type engine interface {
 
 // Store is an engine that decides. It is safe for concurrent use.
 type Store struct {
-	engine engine
-	waits  waits
+	engine  engine
+	observe func(decision string, took time.Duration, err error)
+	waits   waits
 }
 
 // Open opens the engine that rawURL names:
@@ -149,7 +153,7 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{engine: e}, nil
+	return &Store{engine: e, observe: opts.Observe}, nil
 }
 
 // Close ends the store. Decisions that are running finish, later ones get ErrClosed. A second

@@ -48,7 +48,8 @@ func open(ctx context.Context, c nodeConfig) (n *node, err error) {
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.store, err = store.Open(ctx, c.store, store.Options{Logger: c.logger}); err != nil {
+	c.server.Decisions = server.NewDecisions()
+	if n.store, err = store.Open(ctx, c.store, store.Options{Logger: c.logger, Observe: c.server.Decisions.Observe}); err != nil {
 		return n, err
 	}
 	n.undo = append(n.undo, n.store.Close)
