@@ -271,6 +271,47 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
+// Figures of the manual's sizing are those that were measured last.
+func TestSizingIsMeasured(t *testing.T) {
+	_, sizing, found := strings.Cut(readText(t, manual), "\n## Sizing\n")
+	sizing, _, _ = strings.Cut(sizing, "\n## ")
+	measured := readText(t, "../docs/benchmarks.md")
+	figures := regexp.MustCompile(`(?m) \| ([0-9,]+) \|$`).FindAllStringSubmatch(sizing, -1)
+	if !found || len(figures) < 5 {
+		t.Fatalf("found %v, %d figures", found, len(figures))
+	}
+	for _, f := range figures {
+		if !strings.Contains(measured, "| "+f[1]+" |") {
+			t.Errorf("docs/operations.md, Sizing: %s is not in docs/benchmarks.md", f[1])
+		}
+	}
+}
+
+// systemd takes the units. It tells of a mistyped setting in a warning, and goes on.
+func TestUnits(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is missing: THE UNITS ARE NOT CHECKED")
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "holdfast")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var units []string
+	for _, name := range []string{"holdfast.service", "holdfast.socket"} {
+		text := strings.ReplaceAll(readText(t, "../ops/"+name), "/usr/local/bin/holdfast ", program+" ")
+		units = append(units, filepath.Join(dir, name))
+		if err := os.WriteFile(units[len(units)-1], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), analyze, append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
+	if err != nil || strings.Contains(string(out), dir) || strings.Contains(string(out), "holdfast.s") {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
 // sample is the value of a series, as its line in /metrics begins; false when it is not there.
 func (r *rig) sample(series string) (value string, ok bool) {
 	for line := range strings.Lines(string(r.want(200, "GET", "/metrics", "", nil).body)) {
