@@ -270,19 +270,27 @@ func TestGroupWaiting(t *testing.T) {
 	var runs atomic.Int64
 	g := insert(db, &runs, func() { <-gate })
 	var all sync.WaitGroup
-	for i := range int64(4) {
+	enter := func(id int64) {
 		all.Go(func() {
-			if _, err := g.Do(context.Background(), unit{2 * i, i}); err != nil {
+			if _, err := g.Do(context.Background(), unit{id, id}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	for deadline := time.Now().Add(4 * time.Second); g.Waiting() != 3; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Errorf("%d wait, want 3 behind the one that works", g.Waiting())
-			break
+	becomes := func(what string, ok func() bool) {
+		for deadline := time.Now().Add(4 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("not within 4 s: %s; %d wait", what, g.Waiting())
+				return
+			}
 		}
 	}
+	enter(0) // alone: whoever comes before its transaction has begun is taken along
+	becomes("a transaction runs", func() bool { return runs.Load() == 1 })
+	for id := range int64(3) {
+		enter(2*id + 2)
+	}
+	becomes("three wait behind it", func() bool { return g.Waiting() == 3 })
 	close(gate)
 	all.Wait()
 	if n := g.Waiting(); n != 0 {
