@@ -133,7 +133,7 @@ type Options struct {
 	ProviderTimeout time.Duration // longest one call of the provider; default 3s
 	Lease           time.Duration // how long a worker has a payment for itself, and how long one waits whose process has died; default 4 × ProviderTimeout
 	PollEvery       time.Duration // how often to look for payments that another process left; default 500ms
-	MinBackoff      time.Duration // first pause after the provider failed; default 100ms
+	MinBackoff      time.Duration // first pause after the provider failed, at random half as long to half as long again; default 100ms
 	MaxBackoff      time.Duration // longest pause; default 30s
 	KeyLife         time.Duration // how long answers are kept for repeats; default 24h
 	Logger          *slog.Logger  // default: discard

@@ -225,7 +225,7 @@ func (p *Payments) take(ctx context.Context, limit int) ([]Payment, error) {
 // later puts a payment back, to be tried again after a pause that grows with the attempts.
 func (p *Payments) later(ctx context.Context, pay Payment, why error) {
 	pause := p.opts.MaxBackoff
-	if n := min(pay.attempts, 30); p.opts.MinBackoff<<n < pause && p.opts.MinBackoff<<n > 0 {
+	if n := min(max(pay.attempts-1, 0), 30); p.opts.MinBackoff<<n < pause && p.opts.MinBackoff<<n > 0 {
 		pause = p.opts.MinBackoff << n
 	}
 	pause = pause/2 + rand.N(pause)
