@@ -190,13 +190,13 @@ func (p *Payments) acceptFresh(ctx context.Context, tx *sqldb.Tx, in []applicati
 	if err := insert(ctx, tx, taken); err != nil {
 		return err
 	}
-	if err := post(ctx, tx, holds...); err != nil {
-		return err
-	}
 	if err := publish(ctx, tx, taken...); err != nil {
 		return err
 	}
-	return idem.Finish(ctx, tx, done...)
+	if err := idem.Finish(ctx, tx, done...); err != nil {
+		return err
+	}
+	return post(ctx, tx, holds...) // last: everybody waits for the accounts
 }
 
 func newPayment(r Request, now int64) (Payment, error) {

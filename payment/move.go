@@ -172,10 +172,10 @@ func (m *moves) write(ctx context.Context, tx *sqldb.Tx, now int64, lease time.D
 	if err != nil {
 		return err
 	}
-	if err := post(ctx, tx, ops...); err != nil {
+	if err := publish(ctx, tx, events...); err != nil {
 		return err
 	}
-	return publish(ctx, tx, events...)
+	return post(ctx, tx, ops...) // last: everybody waits for the accounts
 }
 
 // entries is what a step forward means to the ledger.
