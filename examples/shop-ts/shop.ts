@@ -28,7 +28,9 @@ async function buy(sale: Sale, buyer: string): Promise<Order | undefined> {
   );
   const payment = await shop.payments.settled(accepted.id, { signal });
   if (payment.state !== "captured" || payment.order === undefined) {
-    // The provider refused. What was held is on sale again; the buyer may ask with a new key.
+    // The provider refused. The buyer could pay for the hold again; this one gives up, and gives
+    // it back now, so that nobody waits until it expires.
+    await shop.holds.release(sale.id, hold.id, { signal });
     console.log(`${buyer}: ${payment.state}, ${payment.reason ?? "without a reason"}`);
     return undefined;
   }
