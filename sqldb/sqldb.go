@@ -12,7 +12,8 @@
 // payload where that matters.
 //
 // Retries: ErrUnavailable, ErrBusy and ErrFull mean that nothing was committed. After
-// ErrOutcomeUnknown repeat only what is idempotent.
+// ErrOutcomeUnknown repeat only what is idempotent. Write's own retries are paid for by
+// transactions that commit: where nearly all conflict, they end (ErrBusy).
 //
 // Cost: a transaction on PostgreSQL is a round trip to begin, one for each statement and
 // one to commit. SQLite has one writer: transactions queue for it, and a commit costs
@@ -91,6 +92,8 @@ type DB struct {
 	migrator  func() *sql.DB // PostgreSQL: a pool without the limits of a request
 	snapshots func() *sql.DB // SQLite: one connection more, for a snapshot
 	release   func() error   // gives back what other processes wait for
+
+	retries budget
 
 	mu      sync.Mutex
 	closed  bool

@@ -68,7 +68,10 @@ func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn f
 	defer cancel()
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		after, err := db.attempt(ctx, pool, opts, fn)
-		if err == nil || !conflict(err) || errors.Is(err, ErrOutcomeUnknown) {
+		if err == nil {
+			db.retries.earn()
+		}
+		if err == nil || !conflict(err) || errors.Is(err, ErrOutcomeUnknown) || !db.retries.spend() {
 			return after, err
 		}
 		if sleep(ctx, rand.N(wait)) != nil { // jitter, so that two that met do not meet again
