@@ -113,7 +113,7 @@ func (r *reservation) take(ctx context.Context, tx *sqldb.Tx, fresh []int) error
 			return err
 		}
 		r.out[i].Value, done[n].Answer = held, held.Answer
-		if mutant.HoldLost && rand.N(20) == 0 {
+		if mutant.HoldLost && rand.N(5) == 0 {
 			continue
 		}
 		h := held.Hold
