@@ -2,5 +2,5 @@
 
 package mutant
 
-// HoldLost answers some holds that it has not written.
+// HoldLost answers one hold in sixteen that it has not written.
 const HoldLost = false
