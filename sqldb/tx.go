@@ -66,14 +66,19 @@ func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn f
 	defer db.running.Done()
 	ctx, cancel := context.WithTimeout(ctx, db.opts.Timeout)
 	defer cancel()
+	var met error // the last conflict
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
 		after, err := db.attempt(ctx, pool, opts, fn)
+		if met != nil && err != nil && ctx.Err() != nil && !errors.Is(err, ErrOutcomeUnknown) {
+			return nil, met // the time was spent on conflicts, wherever it ended
+		}
 		if err == nil {
 			db.retries.earn()
 		}
 		if err == nil || !conflict(err) || errors.Is(err, ErrOutcomeUnknown) || !db.retries.spend() {
 			return after, err
 		}
+		met = err
 		if sleep(ctx, rand.N(wait)) != nil { // jitter, so that two that met do not meet again
 			return nil, err
 		}
