@@ -79,6 +79,9 @@ func post(path, key, body string) []byte {
 
 const clients = 64
 
+// payers is how many connections pay: what they share is the price of a commit.
+const payers = 256
+
 // over asks an address from as many connections as there are clients.
 func over(t *testing.T, address string, next func(n int64) (request []byte, fine func(status int) bool)) func(*testing.T, time.Duration) float64 {
 	conns := make([]*conn, clients)
@@ -174,7 +177,7 @@ var mixedGroup = group{
 
 var paymentGroup = group{
 	title: "Payments", unit: "payments/s",
-	note: "Holds are made beforehand. Accepted: answered 202 over HTTP by 64 connections, while what was accepted " +
+	note: "Holds are made beforehand. Accepted: answered 202 over HTTP by 256 connections, while what was accepted " +
 		"is being settled by the same server. Captured: from the first request until the last is captured, by a provider that answers " +
 		"at once (authorised, confirmed with its order, captured: three more transactions each, shared with others).",
 	open: func(t *testing.T) (rows []*measure) {
@@ -214,9 +217,9 @@ func (s *shop) holds(t *testing.T, n int) []string {
 // pay pays for holds that are made first, and says how many payments a second were accepted, or
 // captured. It returns when all are settled.
 func (s *shop) pay(t *testing.T, d time.Duration, captured bool) (rate float64) {
-	holds := s.holds(t, clients+int(d.Seconds()*2000))
+	holds := s.holds(t, payers+int(d.Seconds()*6000))
 	before := s.payments.Stats().Captured
-	conns := make([]*conn, clients)
+	conns := make([]*conn, payers)
 	for i := range conns {
 		conns[i] = dial(t, s.address)
 	}
