@@ -45,13 +45,36 @@ func (e *embedded) checkpoint(ctx context.Context, dir string) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return fmt.Errorf("%w: %s is there already", ErrConfig, dir)
 	}
-	e.mu.Lock() // what runs has ended, and its round of syncing with it
-	defer e.mu.Unlock()
-	if err := e.usable(); err != nil {
+	goOn, err := e.standStill()
+	if err != nil {
 		return err
 	}
+	defer goOn()
 	if err := e.db.Checkpoint(dir, pebble.WithFlushedWAL()); err != nil {
 		return errors.Join(fmt.Errorf("%w: checkpoint: %w", ErrUnavailable, err), e.ended.get())
 	}
 	return e.ended.get() // a frozen disk has made nothing
+}
+
+// standStill lets decisions end that run, their rounds of syncing with them, and the others wait
+// until goOn; whoever waits too long is told so.
+func (e *embedded) standStill() (goOn func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.usable(); err != nil {
+		return nil, err
+	}
+	if e.pause != nil {
+		return nil, fmt.Errorf("%w: another checkpoint is being made", ErrUnavailable)
+	}
+	pause := make(chan struct{})
+	e.pause = pause
+	e.wg.Add(1) // the database is not closed meanwhile
+	return func() {
+		defer e.wg.Done()
+		e.mu.Lock()
+		e.pause = nil
+		e.mu.Unlock()
+		close(pause)
+	}, nil
 }

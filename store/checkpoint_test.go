@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // A checkpoint has what was acknowledged before it, nothing that began after it, and can be
@@ -76,5 +79,40 @@ func TestCheckpointRefuses(t *testing.T) {
 	cancel()
 	if err := s.Checkpoint(ctx, filepath.Join(dir, "y")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("too late: %v", err)
+	}
+}
+
+// A checkpoint on a disk that does not answer holds nobody longer than Timeout.
+func TestCheckpointHangs(t *testing.T) {
+	files := &brake{FS: vfs.NewCrashableMem()}
+	s, e := openOn(t, files, Options{Timeout: 50 * time.Millisecond})
+	if _, err := incr.Do(context.Background(), s, keyIn{"k"}); err != nil {
+		t.Fatal(err)
+	}
+	release := files.hold()
+	defer release()
+	made := make(chan error, 1)
+	go func() { made <- e.checkpoint(context.Background(), "/dir/cut") }()
+	eventually(t, "it is being made", func() bool {
+		e.mu.RLock()
+		defer e.mu.RUnlock()
+		return e.pause != nil
+	})
+	began := time.Now()
+	if _, err := incr.Do(context.Background(), s, keyIn{"k"}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("a caller waited %s", took)
+	}
+	if err := e.checkpoint(context.Background(), "/dir/other"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a second one: %v", err)
+	}
+	release()
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+	if out, err := incr.Do(context.Background(), s, keyIn{"k"}); err != nil || out.N != 2 {
+		t.Errorf("afterwards %+v %v", out, err)
 	}
 }

@@ -33,6 +33,7 @@ type embedded struct {
 
 	mu     sync.RWMutex // held for reading by every decision, for writing by stop
 	closed bool
+	pause  chan struct{}   // closed when the checkpoint is made that decisions wait for; nil: none
 	ctx    context.Context // done when the background work has to end
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the background work
@@ -93,7 +94,9 @@ func (e *embedded) do(ctx context.Context, _ *decisionCore, c call) ([]any, erro
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 	}
-	e.mu.RLock()
+	if err := e.enter(ctx); err != nil {
+		return nil, err
+	}
 	defer e.mu.RUnlock()
 	if err := e.ready(ctx); err != nil {
 		return nil, err
@@ -103,6 +106,22 @@ func (e *embedded) do(ctx context.Context, _ *decisionCore, c call) ([]any, erro
 		return nil, err
 	}
 	return nil, r.wait(ctx, e.opts.Timeout, wrote)
+}
+
+// enter takes mu for reading, when no checkpoint is being made.
+func (e *embedded) enter(ctx context.Context) error {
+	for e.mu.RLock(); e.pause != nil; e.mu.RLock() {
+		pause := e.pause
+		e.mu.RUnlock()
+		select {
+		case <-pause:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a checkpoint is being made: %w", ErrUnavailable, context.Cause(ctx))
+		case <-time.After(e.opts.Timeout):
+			return fmt.Errorf("%w: a checkpoint is being made, for more than %s", ErrUnavailable, e.opts.Timeout)
+		}
+	}
+	return nil
 }
 
 // ready returns when a decision can run without waiting for the disk.
