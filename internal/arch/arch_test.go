@@ -20,6 +20,11 @@ var may = map[string][]string{
 	"internal/gate":   {},
 	"internal/idem":   {"sqldb", "internal/mutant"},
 
+	// floor 0
+	"replica/core":   {},
+	"replica/engine": {},
+	"replica/repl":   {},
+
 	// floor 1
 	"store":           {"internal/mutant"},
 	"store/storetest": {"store"},

@@ -1,0 +1,152 @@
+package repl
+
+import (
+	"bufio"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// session is an engine's connection to the feed.
+type session struct {
+	conn  net.Conn
+	r     *bufio.Reader
+	mu    sync.Mutex // writes
+	ended chan struct{}
+}
+
+func newSession(conn net.Conn) *session {
+	return &session{conn: conn, r: bufio.NewReaderSize(conn, 4<<10), ended: make(chan struct{})}
+}
+
+// handshakeTime bounds how long a connection may take to say who it is.
+const handshakeTime = 10 * time.Second
+
+// handshake answers what a replica asks up to its PSYNC, and returns where that wants to go on.
+func (s *session) handshake(user, password string) (Position, error) {
+	if err := s.conn.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return Position{}, err
+	}
+	known := false
+	for {
+		words, err := s.read()
+		if err != nil {
+			return Position{}, err
+		}
+		switch name := strings.ToUpper(words[0]); {
+		case name == "PING":
+			err = s.write([]byte("+PONG\r\n"))
+		case name == "AUTH" && len(words) == 3:
+			known = same(words[1], user) && same(words[2], password)
+			if !known {
+				return Position{}, errors.Join(errors.New("wrong password"), s.write([]byte("-WRONGPASS wrong user or password\r\n")))
+			}
+			err = s.write([]byte("+OK\r\n"))
+		case !known:
+			return Position{}, errors.Join(errors.New("not authenticated"), s.write([]byte("-NOAUTH who are you?\r\n")))
+		case name == "REPLCONF":
+			err = s.write([]byte("+OK\r\n"))
+		case name == "PSYNC" && len(words) == 3:
+			return s.position(words)
+		default:
+			err = s.write([]byte("-ERR this is not an engine\r\n"))
+		}
+		if err != nil {
+			return Position{}, err
+		}
+	}
+}
+
+func (s *session) position(words []string) (Position, error) {
+	next, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil {
+		return Position{}, fmt.Errorf("%w: PSYNC %.32q", ErrProtocol, words[2])
+	}
+	return Position{ReplID: words[1], Offset: next - 1}, s.conn.SetDeadline(time.Time{})
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+func (s *session) write(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.conn.SetWriteDeadline(time.Now().Add(loadTime)); err != nil {
+		return err
+	}
+	_, err := s.conn.Write(p)
+	return err
+}
+
+// keepAlive sends empty lines, which a replica that waits takes as a sign of life.
+func (s *session) keepAlive(f *Feed) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	f.wg.Add(1)
+	go func() {
+		defer f.wg.Done()
+		defer close(done)
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-t.C:
+				if s.write([]byte("\n")) != nil {
+					return
+				}
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// The handshake's commands and acknowledgements are short.
+const (
+	maxWords = 16
+	maxWord  = 512
+)
+
+// read gives the next command that the engine sends.
+func (s *session) read() ([]string, error) {
+	n, err := s.header('*', maxWords)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%w: an empty command", ErrProtocol)
+	}
+	words := make([]string, n)
+	for i := range words {
+		size, err := s.header('$', maxWord)
+		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, size+2)
+		for got := 0; got < len(b); {
+			k, err := s.r.Read(b[got:])
+			if err != nil {
+				return nil, err
+			}
+			got += k
+		}
+		words[i] = string(b[:size])
+	}
+	return words, nil
+}
+
+func (s *session) header(kind byte, most int64) (int64, error) {
+	line, err := s.r.ReadSlice('\n')
+	if err != nil {
+		return 0, err
+	}
+	n, ok := number(line, kind)
+	if !ok || n > most {
+		return 0, fmt.Errorf("%w: %.32q", ErrProtocol, line)
+	}
+	return n, nil
+}
