@@ -21,9 +21,10 @@ var may = map[string][]string{
 	"internal/idem":   {"sqldb", "internal/mutant"},
 
 	// floor 0
-	"replica/core":   {},
-	"replica/engine": {},
-	"replica/repl":   {},
+	"replica/consensus": {"internal/mutant"},
+	"replica/core":      {},
+	"replica/engine":    {},
+	"replica/repl":      {},
 
 	// floor 1
 	"store":           {"internal/mutant"},

@@ -25,6 +25,8 @@ func Active() []string {
 		{HoldLost, "mutant_lost"},
 		{DrainOff, "mutant_drain"},
 		{CutOff, "mutant_cut"},
+		{LogSyncOff, "mutant_nofsync"},
+		{LateVerify, "mutant_lateverify"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

@@ -1,0 +1,5 @@
+//go:build mutant_lateverify
+
+package mutant
+
+const LateVerify = true

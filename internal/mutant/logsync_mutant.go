@@ -1,0 +1,5 @@
+//go:build mutant_nofsync
+
+package mutant
+
+const LogSyncOff = true
