@@ -27,6 +27,8 @@ func Active() []string {
 		{CutOff, "mutant_cut"},
 		{LogSyncOff, "mutant_nofsync"},
 		{LateVerify, "mutant_lateverify"},
+		{GateOff, "mutant_gateoff"},
+		{NoVerify, "mutant_noverify"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

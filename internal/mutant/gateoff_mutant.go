@@ -1,0 +1,5 @@
+//go:build mutant_gateoff
+
+package mutant
+
+const GateOff = true
