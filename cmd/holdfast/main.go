@@ -24,6 +24,7 @@ type cli struct {
 
 	Up       upCmd       `cmd:"" help:"Run everything embedded on this machine, with a demo sale and a page to watch it."`
 	Serve    serveCmd    `cmd:"" help:"Run a server on your store and your database."`
+	Node     nodeCmd     `cmd:"" help:"Run a node of a cluster that loses nothing: an unmodified Valkey or Redis, and what keeps its writes."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring a database to this version's schema. (serve does it too.)"`
 	Config   configCmd   `cmd:"" help:"Look at a configuration."`
 	Key      keyCmd      `cmd:"" help:"Make API keys."`

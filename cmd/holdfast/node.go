@@ -2,125 +2,212 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"text/tabwriter"
 	"time"
 
-	"github.com/holdfast-dev/holdfast/flashsale"
-	"github.com/holdfast-dev/holdfast/payment"
-	"github.com/holdfast-dev/holdfast/payment/paysim"
-	"github.com/holdfast-dev/holdfast/server"
-	"github.com/holdfast-dev/holdfast/sqldb"
-	"github.com/holdfast-dev/holdfast/store"
+	"github.com/holdfast-dev/holdfast/replica"
 )
 
-// grace is how long what has begun may take to end.
-const grace = 15 * time.Second
-
-// node is one server with all that it stands on.
-type node struct {
-	store    *store.Store
-	db       *sqldb.DB
-	provider *paysim.Client
-	sales    *flashsale.Sales
-	payments *payment.Payments
-	server   *server.Server
-	undo     []func() error // in the order of opening; closed in reverse
+type nodeCmd struct {
+	Run      nodeRunCmd      `cmd:"" default:"withargs" help:"Run a node: the first of a new cluster, one that joins, or one that was here before."`
+	Status   nodeStatusCmd   `cmd:"" help:"Show the cluster as one node sees it."`
+	Transfer nodeTransferCmd `cmd:"" help:"Hand leadership to another node."`
+	Leave    nodeLeaveCmd    `cmd:"" help:"Take a node out of the cluster."`
 }
 
-type nodeConfig struct {
-	store, db, provider string
-	maxConns            int
-	providerTimeout     time.Duration
-	server              server.Config
-	logger              *slog.Logger
+type nodeRunCmd struct {
+	Dir             string   `help:"Directory of the node: its log, its snapshots, its engine's socket." required:"" type:"path" env:"HOLDFAST_NODE_DIR"`
+	Engine          string   `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH." env:"HOLDFAST_NODE_ENGINE"`
+	Name            string   `help:"What people call this node." env:"HOLDFAST_NODE_NAME"`
+	Listen          string   `help:"Address for clients, as of a Valkey or Redis." default:"127.0.0.1:6379" env:"HOLDFAST_NODE_LISTEN"`
+	Raft            string   `help:"Address for the other nodes." default:"127.0.0.1:7379" env:"HOLDFAST_NODE_RAFT"`
+	Advertise       string   `help:"Clients' address, as others reach it; otherwise --listen." env:"HOLDFAST_NODE_ADVERTISE"`
+	RaftAdvertise   string   `help:"Nodes' address, as others reach it; otherwise --raft." env:"HOLDFAST_NODE_RAFT_ADVERTISE"`
+	Join            []string `help:"Addresses of nodes whose cluster this one joins, when its directory is empty." env:"HOLDFAST_NODE_JOIN"`
+	SecretFile      string   `help:"File with the nodes' secret, the same on all of them (32 bytes or more); otherwise DIR/secret, which the first node makes." type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
+	PasswordFile    string   `help:"File with the clients' password, the same on all nodes; otherwise there is none." type:"path" env:"HOLDFAST_NODE_PASSWORD_FILE"`
+	ReadyFile       string   `help:"File to write the clients' address to, once the node serves them." type:"path"`
+	AllowNoPassword bool     `help:"Listen on an address that others reach, without a password."`
 }
 
-// open starts a node. On an error whatever was opened is closed.
-func open(ctx context.Context, c nodeConfig) (n *node, err error) {
-	n = &node{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.close())
-		}
-	}()
-	c.server.Decisions = server.NewDecisions()
-	if n.store, err = store.Open(ctx, c.store, store.Options{Logger: c.logger, Observe: c.server.Decisions.Observe}); err != nil {
-		return n, err
-	}
-	n.undo = append(n.undo, n.store.Close)
-	if n.store.Capabilities().Evicts {
-		c.logger.Warn("the store's engine drops keys when its memory is full; set maxmemory-policy noeviction")
-	}
-	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
-		return n, err
-	}
-	n.undo = append(n.undo, n.db.Close)
-	if err = n.db.Migrate(ctx, flashsale.Schema()...); err != nil {
-		return n, err
-	}
-	if n.provider, err = paysim.NewClient(c.provider); err != nil {
-		return n, err
-	}
-	n.undo = append(n.undo, func() error { n.provider.Close(); return nil })
-	return n, n.start(ctx, c)
-}
-
-// start begins what works in the background.
-func (n *node) start(ctx context.Context, c nodeConfig) (err error) {
-	if n.sales, err = flashsale.New(n.store, n.db, flashsale.Options{Logger: c.logger}); err != nil {
-		return err
-	}
-	n.undo = append(n.undo, n.sales.Close)
-	if err = n.sales.Start(ctx); err != nil {
-		return err
-	}
-	n.payments, err = payment.New(n.db, n.provider, n.sales, payment.Options{ProviderTimeout: c.providerTimeout, Logger: c.logger})
+func (c *nodeRunCmd) Run(e *env) (err error) {
+	secret, err := c.secret()
 	if err != nil {
 		return err
 	}
-	n.undo = append(n.undo, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), grace)
-		defer cancel()
-		return n.payments.Close(ctx)
-	})
-	n.payments.Start()
-	c.server.Store, c.server.DB, c.server.Sales, c.server.Payments = n.store, n.db, n.sales, n.payments
-	c.server.Logger, c.server.Version = c.logger, version()
-	if n.server, err = server.New(c.server); err != nil {
+	password, err := readSecret(c.PasswordFile)
+	if err != nil {
 		return err
 	}
-	n.undo = append(n.undo, n.server.Close)
+	clients, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	if !clients.Addr().(*net.TCPAddr).IP.IsLoopback() && password == "" && !c.AllowNoPassword {
+		return errors.Join(errors.New("clients could connect from elsewhere without a password: give --password-file, listen on loopback, or say --allow-no-password"), clients.Close())
+	}
+	raft, err := net.Listen("tcp", c.Raft)
+	if err != nil {
+		return errors.Join(err, clients.Close())
+	}
+	n, err := replica.Open(e.ctx, replica.Config{
+		Dir: c.Dir, Engine: c.Engine, Name: c.Name, Password: password, Secret: []byte(secret),
+		Clients: clients, Raft: raft, AdvertiseClients: c.Advertise, AdvertiseRaft: c.RaftAdvertise, Join: c.Join, Logger: e.logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if err := c.ready(e.ctx, n, clients); err != nil {
+		return err
+	}
+	select {
+	case <-n.Failed():
+		return n.Err()
+	case <-e.ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := n.HandOver(ctx); err != nil {
+		e.logger.Warn("leadership could not be handed on", "error", err)
+	}
 	return nil
 }
 
-func (n *node) close() (err error) {
-	for i := len(n.undo) - 1; i >= 0; i-- {
-		err = errors.Join(err, n.undo[i]())
-	}
-	n.undo = nil
-	return err
-}
-
-// announce writes the address to a file, whole or not at all, for scripts that wait for it.
-func announce(file string, l net.Listener) error {
-	if file == "" {
+// ready tells whoever waits that clients are served, here or by the leader.
+func (c *nodeRunCmd) ready(ctx context.Context, n *replica.Node, l net.Listener) error {
+	if c.ReadyFile == "" {
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".ready-*")
-	if err != nil {
-		return fmt.Errorf("ready file: %w", err)
-	}
-	_, err = fmt.Fprintln(tmp, l.Addr())
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		return fmt.Errorf("ready file: %w", errors.Join(err, os.Remove(tmp.Name())))
+	for ctx.Err() == nil {
+		if s := n.Status(ctx); s.Leads || s.Leader != "" && s.Leader != s.Name {
+			return announce(c.ReadyFile, l)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		case <-n.Failed():
+			return n.Err()
+		}
 	}
 	return nil
+}
+
+// secret reads the nodes' secret; the first node of a cluster makes one.
+func (c *nodeRunCmd) secret() (string, error) {
+	if c.SecretFile != "" {
+		return readSecret(c.SecretFile)
+	}
+	file := filepath.Join(c.Dir, "secret")
+	s, err := readSecret(file)
+	if !errors.Is(err, os.ErrNotExist) {
+		return s, err
+	}
+	if len(c.Join) > 0 {
+		return "", fmt.Errorf("a node that joins needs the cluster's secret: copy DIR/secret of a node that is in it, and name it with --secret-file")
+	}
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	s = hex.EncodeToString(b[:])
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return "", err
+	}
+	return s, os.WriteFile(file, []byte(s+"\n"), 0o600)
+}
+
+func readSecret(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// nodeAt is how commands reach a node.
+type nodeAt struct {
+	Node       string `help:"Address of any node, as given by --raft." default:"127.0.0.1:7379" env:"HOLDFAST_NODE_RAFT"`
+	SecretFile string `help:"File with the nodes' secret." required:"" type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
+}
+
+func (at *nodeAt) ask(ctx context.Context, what func(context.Context, *replica.Admin) error) (err error) {
+	secret, err := readSecret(at.SecretFile)
+	if err != nil {
+		return err
+	}
+	a, err := replica.NewAdmin([]byte(secret))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+	defer cancel()
+	return what(ctx, a)
+}
+
+type nodeStatusCmd struct {
+	nodeAt
+	JSON bool `help:"Print JSON." name:"json"`
+}
+
+func (c *nodeStatusCmd) Run(e *env) error {
+	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+		s, err := a.Status(ctx, c.Node)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			enc := json.NewEncoder(e.out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(s)
+		}
+		leader := s.Leader
+		if leader == "" {
+			leader = "nobody"
+		}
+		fmt.Fprintf(e.out, "cluster %s, term %d, epoch %d; %s leads; committed up to %d\n\n", s.Cluster, s.Term, s.Epoch, leader, s.Offset)
+		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "NODE\tCLIENTS\tNODES\tVOTE\tLOG")
+		for _, n := range s.Nodes {
+			vote := "not yet"
+			if n.Voter {
+				vote = "yes"
+			}
+			log := "?"
+			if n.Match > 0 {
+				log = fmt.Sprint(n.Match)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Clients, n.Raft, vote, log)
+		}
+		return w.Flush()
+	})
+}
+
+type nodeTransferCmd struct {
+	nodeAt
+	To string `arg:"" optional:"" help:"Name of the node that shall lead; otherwise the one that is best up to date."`
+}
+
+func (c *nodeTransferCmd) Run(e *env) error {
+	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error { return a.Transfer(ctx, c.Node, c.To) })
+}
+
+type nodeLeaveCmd struct {
+	nodeAt
+	Name string `arg:"" help:"Name of the node that leaves. End its process too."`
+}
+
+func (c *nodeLeaveCmd) Run(e *env) error {
+	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error { return a.Leave(ctx, c.Node, c.Name) })
 }

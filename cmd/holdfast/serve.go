@@ -33,7 +33,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := open(e.ctx, nodeConfig{
+	n, err := open(e.ctx, shopConfig{
 		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
 		server: server.Config{Keys: cfg.Keys, BackupDir: c.BackupDir}, logger: e.logger,
 	})

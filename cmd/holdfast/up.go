@@ -44,7 +44,7 @@ func (c *upCmd) Run(e *env) (err error) {
 	if len(cfg.Keys) == 0 { // the storm has no key
 		cfgServer.Storm = storm.start
 	}
-	n, err := open(e.ctx, nodeConfig{
+	n, err := open(e.ctx, shopConfig{
 		store: "file:" + filepath.Join(c.Data, "store"), db: "sqlite:" + filepath.Join(c.Data, "holdfast.db"),
 		provider: p.url, providerTimeout: time.Second, server: cfgServer, logger: e.logger,
 	})

@@ -42,7 +42,7 @@ var may = map[string][]string{
 	// floor 3
 	"server": {"backup", "flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
-		"drill", "internal/mutant"},
+		"drill", "replica", "internal/mutant"},
 	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
 	// outside: judges the others, so imports none of them

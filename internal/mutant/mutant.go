@@ -29,6 +29,8 @@ func Active() []string {
 		{LateVerify, "mutant_lateverify"},
 		{GateOff, "mutant_gateoff"},
 		{NoVerify, "mutant_noverify"},
+		{Early, "mutant_early"},
+		{NoFullSync, "mutant_nofullsync"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

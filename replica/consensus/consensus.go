@@ -36,6 +36,8 @@ var (
 	ErrDamaged = errors.New("replica: the log is damaged")
 	// ErrFormat: the files were written by a newer version.
 	ErrFormat = errors.New("replica: the log has a format that this version does not know")
+	// ErrExists: the directory has a log already.
+	ErrExists = errors.New("replica: the directory already has a log")
 	// ErrStopped: a change was not made in time. It may still be made.
 	ErrStopped = errors.New("replica: the change has not been made in time")
 )

@@ -58,7 +58,7 @@ func Bootstrap(c Config, context, data []byte, body func(io.Writer) error) (err 
 	}
 	defer func() { err = errors.Join(err, d.db.Close()) }()
 	if d.last > 0 || d.hard.GetTerm() > 0 {
-		return errors.New("replica: the directory already has a log")
+		return ErrExists
 	}
 	f, err := openFiles(c.FS, c.Dir)
 	if err != nil {

@@ -37,9 +37,9 @@ var (
 // same time from many goroutines.
 type Config struct {
 	ID       uint64
-	Cluster  string // empty while the node has not joined one
-	Secret   []byte // at least MinSecret bytes
-	Listener net.Listener
+	Cluster  string       // empty while the node has not joined one
+	Secret   []byte       // at least MinSecret bytes
+	Listener net.Listener // nil: nobody can connect
 	Logger   *slog.Logger // nil: slog.Default
 
 	Message      func(m *pb.Message)
@@ -81,10 +81,13 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t := &Transport{cfg: cfg, server: server, client: client, cluster: cfg.Cluster,
 		peers: map[uint64]*peer{}, conns: map[*Conn]struct{}{}, places: make(chan struct{}, maxStrangers)}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	if cfg.Listener == nil { // it only asks
+		return t, nil
+	}
 	if a, ok := cfg.Listener.Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
 		t.from = &net.TCPAddr{IP: a.IP}
 	}
-	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Add(1)
 	go t.accept()
 	return t, nil
@@ -140,7 +143,10 @@ func (t *Transport) Send(ms []*pb.Message) {
 // that were handed out.
 func (t *Transport) Close() error {
 	t.cancel()
-	err := t.cfg.Listener.Close()
+	var err error
+	if t.cfg.Listener != nil {
+		err = t.cfg.Listener.Close()
+	}
 	t.mu.Lock()
 	for _, p := range t.peers {
 		p.close()

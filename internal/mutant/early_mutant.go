@@ -1,0 +1,5 @@
+//go:build mutant_early
+
+package mutant
+
+const Early = true

@@ -1,0 +1,5 @@
+//go:build mutant_nofullsync
+
+package mutant
+
+const NoFullSync = true

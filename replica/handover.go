@@ -1,0 +1,105 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/replica/consensus"
+)
+
+// drainTime bounds how long commands that are on their way hold up a hand-over.
+const drainTime = 50 * time.Millisecond
+
+// successor is the voter that has most of the log, of those that are well.
+func (n *Node) successor(ctx context.Context) (uint64, bool) {
+	voters := map[uint64]bool{}
+	for _, m := range n.known() {
+		voters[m.ID] = m.Voter
+	}
+	var best consensus.Progress
+	for _, p := range n.cons.Progress(ctx) {
+		if p.ID != n.ident.ID && voters[p.ID] && p.Active && p.Sound && p.Match >= best.Match {
+			best = p
+		}
+	}
+	return best.ID, best.ID != 0
+}
+
+// transfer hands leadership over: no more commands are taken, replies that are on their way
+// leave, then the other node is told to stand for election at once.
+func (n *Node) transfer(ctx context.Context, name string) error {
+	to, ok := n.successor(ctx)
+	if name != "" {
+		m, err := n.find(name)
+		if err != nil {
+			return err
+		}
+		if m.ID == n.ident.ID {
+			return fmt.Errorf("%s leads already", m.Name)
+		}
+		to, ok = m.ID, m.Voter
+	}
+	if !ok {
+		return errors.New("there is no other node that could lead")
+	}
+	drain, cancel := context.WithTimeout(ctx, drainTime)
+	_ = n.gate.Drain(drain) // who is cut off does not know what became of its command
+	cancel()
+	ctx, cancel = context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	err := n.cons.Transfer(ctx, to)
+	if err != nil { // this node goes on
+		n.mu.Lock()
+		if n.session != nil {
+			n.session.opened = false
+		}
+		n.changed()
+		n.mu.Unlock()
+	}
+	return err
+}
+
+// HandOver gives leadership away, if this node has it and there is somebody to take it, as a
+// node does before it ends on purpose.
+func (n *Node) HandOver(ctx context.Context) error {
+	if !n.cons.State().Leads {
+		return nil
+	}
+	if _, ok := n.successor(ctx); !ok {
+		return nil
+	}
+	return n.transfer(ctx, "")
+}
+
+// tend gives members that have caught up a vote, while this node leads.
+func (n *Node) tend() {
+	for n.ctx.Err() == nil {
+		n.rest(100*time.Millisecond, nil)
+		state := n.cons.State()
+		if !state.Leads {
+			continue
+		}
+		for _, p := range n.cons.Progress(n.ctx) {
+			for _, m := range n.known() {
+				if m.ID == p.ID && !m.Voter && p.Sound && p.Match+caughtUp >= state.Commit {
+					n.promote(m)
+				}
+			}
+		}
+	}
+}
+
+// caughtUp is how many entries a node may lack that gets a vote.
+const caughtUp = 1000
+
+func (n *Node) promote(m Member) {
+	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
+	defer cancel()
+	if err := n.cons.Promote(ctx, m.ID); err != nil {
+		n.log.Info("a node has no vote yet", "name", m.Name, "error", err)
+		return
+	}
+	n.log.Info("a node has a vote", "name", m.Name)
+}

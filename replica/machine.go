@@ -1,0 +1,173 @@
+package replica
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+
+	"github.com/holdfast-dev/holdfast/internal/mutant"
+	"github.com/holdfast-dev/holdfast/replica/consensus"
+	"github.com/holdfast-dev/holdfast/replica/core"
+)
+
+// machine is the Node as the log sees it.
+type machine Node
+
+// stored is what a snapshot's data says: the state at its index, and the offset of the copy of
+// the engine that is its file. The copy may be ahead of the state; entries that follow the
+// index have the bytes between.
+type stored struct {
+	State core.State `json:"state"`
+	Copy  int64      `json:"copy"`
+}
+
+// Apply takes what is committed. Nothing here waits for anything but mu.
+func (m *machine) Apply(entries []consensus.Entry) {
+	n := (*Node)(m)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range entries {
+		n.apply(e)
+	}
+	n.changed()
+	state := n.core.State()
+	if s := n.session; s != nil && s.epoch == state.Current().Number {
+		n.gate.Committed(state.Safe)
+		s.committed(state.Safe)
+	}
+}
+
+func (n *Node) apply(e consensus.Entry) {
+	n.index = e.Index
+	entry, err := core.Decode(e.Data)
+	if err != nil { // written by a newer version: going on would mean to guess
+		n.log.Error("an entry of the log cannot be read; the node stops", "index", e.Index, "error", err)
+		n.stop()
+		return
+	}
+	state := n.core.State()
+	before := state.Offset
+	if !n.core.Applied(e.Term, entry) {
+		return
+	}
+	switch entry := entry.(type) {
+	case core.Chunk:
+		n.spans.add(span{before, len(entry.Bytes), e.Index})
+	case core.Declaration:
+		n.spans.cut(entry.Start)
+		n.log.Info("epoch begins", "epoch", state.Current().Number, "leader", n.nameOf(entry.Node), "offset", entry.Start)
+	}
+}
+
+// Restore puts a snapshot in the place of everything.
+func (m *machine) Restore(s consensus.Snapshot) {
+	n := (*Node)(m)
+	var st stored
+	if err := json.Unmarshal(s.Data, &st); err != nil {
+		n.log.Error("a snapshot cannot be read; the node stops", "index", s.Index, "error", err)
+		n.stop()
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.core.Restored(st.State)
+	n.spans = spans{begin: st.State.Offset}
+	n.index, n.copyAt, n.copied = s.Index, s.Index, st
+	n.changed()
+}
+
+// Members tells who belongs to the cluster.
+func (m *machine) Members(members []consensus.Member) {
+	n := (*Node)(m)
+	var known []Member
+	for _, c := range members {
+		var member Member
+		if err := json.Unmarshal(c.Context, &member); err != nil {
+			n.log.Error("a member cannot be read", "id", c.ID, "error", err)
+		}
+		member.ID, member.Voter = c.ID, c.Voter
+		known = append(known, member)
+	}
+	n.setMembers(known)
+}
+
+func (n *Node) setMembers(known []Member) {
+	slices.SortFunc(known, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	addrs := map[uint64]string{}
+	for _, m := range known {
+		addrs[m.ID] = m.Raft
+	}
+	n.mu.Lock()
+	n.members = known
+	n.changed()
+	n.mu.Unlock()
+	n.net.SetPeers(addrs)
+}
+
+func (n *Node) known() []Member {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members
+}
+
+// nameOf needs mu.
+func (n *Node) nameOf(id uint64) string {
+	for _, m := range n.members {
+		if m.ID == id {
+			return m.Name
+		}
+	}
+	return ""
+}
+
+// span says which entry has which bytes of the stream.
+type span struct {
+	from  int64
+	size  int
+	index uint64
+}
+
+// spans are those of the log, without gaps, in order.
+type spans struct {
+	begin int64 // what lies before is in the snapshot's copy only
+	all   []span
+}
+
+func (s *spans) add(one span) { s.all = append(s.all, one) }
+
+// cut voids what lies past an offset: a new epoch begins there.
+func (s *spans) cut(offset int64) {
+	for len(s.all) > 0 {
+		last := &s.all[len(s.all)-1]
+		if last.from < offset {
+			last.size = int(min(int64(last.size), offset-last.from))
+			return
+		}
+		s.all = s.all[:len(s.all)-1]
+	}
+}
+
+// at is the place of the span that has the byte after offset; false when that is gone.
+func (s *spans) at(offset int64) (int, bool) {
+	if offset < s.begin {
+		return 0, false
+	}
+	i, found := slices.BinarySearchFunc(s.all, offset, func(sp span, o int64) int { return cmp.Compare(sp.from, o) })
+	if !found {
+		i--
+	}
+	return i, i >= 0
+}
+
+// drop gives up what a snapshot at that index has.
+func (s *spans) drop(index uint64, begin int64) {
+	i := 0
+	for i < len(s.all) && s.all[i].index <= index {
+		i++
+	}
+	s.all = slices.Clone(s.all[i:])
+	s.begin = begin
+}
+
+// releasesEarly is what a mutant does: it takes for committed what this node alone has proposed.
+const releasesEarly = mutant.Early
