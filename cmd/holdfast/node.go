@@ -113,7 +113,10 @@ func (c *nodeRunCmd) secret() (string, error) {
 		return s, err
 	}
 	if len(c.Join) > 0 {
-		return "", fmt.Errorf("a node that joins needs the cluster's secret: copy DIR/secret of a node that is in it, and name it with --secret-file")
+		return "", errors.New("a node that joins needs the cluster's secret: copy DIR/secret of a node that is in it, and name it with --secret-file")
+	}
+	if _, err := os.Stat(filepath.Join(c.Dir, "node.json")); err == nil {
+		return "", fmt.Errorf("%s belongs to a cluster already: name its secret with --secret-file", c.Dir)
 	}
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails

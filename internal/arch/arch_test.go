@@ -21,10 +21,14 @@ var may = map[string][]string{
 	"internal/idem":   {"sqldb", "internal/mutant"},
 
 	// floor 0
-	"replica/consensus": {"internal/mutant"},
 	"replica/core":      {},
 	"replica/engine":    {},
 	"replica/repl":      {},
+	"replica/transport": {},
+	"replica/gate":      {"internal/mutant"},
+	"replica/consensus": {"internal/mutant"},
+	"replica": {"replica/consensus", "replica/core", "replica/engine", "replica/gate", "replica/repl",
+		"replica/transport", "internal/mutant"},
 
 	// floor 1
 	"store":           {"internal/mutant"},
