@@ -267,6 +267,28 @@ func engineStatus(ctx context.Context, e *engine.Engine) EngineStatus {
 	return s
 }
 
+// Digest is the digest of all that this node's engine holds, and the offset that it was at, as
+// "offset:digest". It holds up the engine while it is made.
+func (n *Node) Digest(ctx context.Context) (string, error) {
+	e := n.currentEngine()
+	if e == nil {
+		return "", engine.ErrGone
+	}
+	before, err := e.Role(ctx)
+	if err != nil {
+		return "", err
+	}
+	digest, err := e.Digest(ctx)
+	if err != nil {
+		return "", err
+	}
+	after, err := e.Role(ctx)
+	if err == nil && before.Offset != after.Offset {
+		err = errors.New("replica: the engine's offset moves; digests are compared at rest")
+	}
+	return fmt.Sprintf("%d:%s", after.Offset, digest), err
+}
+
 // Admin asks nodes from outside the cluster.
 type Admin struct{ t *transport.Transport }
 

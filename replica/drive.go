@@ -56,6 +56,7 @@ func (n *Node) do(ctx context.Context, step core.Step, moved <-chan struct{}) er
 	switch step.Do {
 	case core.Start:
 		n.endSession()
+		n.handOn() // others have all that is committed at hand; this engine would load it first
 		return n.restartEngine()
 	case core.Follow:
 		n.endSession()
@@ -161,22 +162,25 @@ func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved 
 		case <-ctx.Done():
 		}
 	}
-	return n.handOn(want)
+	n.log.Info("the engine is not there yet", "offset", want)
+	n.handOn()
+	return nil
 }
 
 // handOn gives leadership to a node that is up to date, when this one's engine needs long.
-func (n *Node) handOn(want int64) error {
-	n.log.Info("the engine is not there yet", "offset", want)
+func (n *Node) handOn() {
+	if !n.cons.State().Leads {
+		return
+	}
 	to, ok := n.successor(n.ctx)
 	if !ok {
-		return nil
+		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 	defer cancel()
 	if err := n.cons.Transfer(ctx, to); err != nil {
 		n.log.Info("leadership could not be handed on", "error", err)
 	}
-	return nil
 }
 
 // declare begins a session for the promoted engine, once; then the log has the word.

@@ -65,6 +65,8 @@ type Transport struct {
 	cluster string
 	peers   map[uint64]*peer
 	conns   map[*Conn]struct{}
+
+	complained time.Time
 }
 
 // maxStrangers bounds the connections whose handshake is not done.
@@ -227,11 +229,26 @@ func (t *Transport) accept() {
 			c, handle, err := t.greet(raw)
 			<-t.places
 			if err != nil {
-				t.cfg.Logger.Warn("replica: connection refused", "from", raw.RemoteAddr().String(), "error", err)
+				t.refused(raw.RemoteAddr(), err)
 				return
 			}
 			handle(c)
 		}()
+	}
+}
+
+// refusedEvery keeps a node with another secret, which tries for ever, from filling the log.
+const refusedEvery = 10 * time.Second
+
+func (t *Transport) refused(from net.Addr, err error) {
+	t.mu.Lock()
+	quiet := time.Since(t.complained) < refusedEvery
+	if !quiet {
+		t.complained = time.Now()
+	}
+	t.mu.Unlock()
+	if !quiet && t.ctx.Err() == nil {
+		t.cfg.Logger.Warn("replica: connection refused", "from", from.String(), "error", err)
 	}
 }
 
