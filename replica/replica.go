@@ -166,7 +166,7 @@ func (n *Node) fresh() bool { return n.ident.Cluster == "" }
 
 // identify reads who this node is, or decides it.
 func (n *Node) identify() error {
-	if err := os.MkdirAll(n.cfg.Dir, 0o700); err != nil {
+	if err := consensus.MakeDir(vfs.Default, n.cfg.Dir); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	b, err := os.ReadFile(n.identityFile())

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/holdfast-dev/holdfast/replica"
 )
 
@@ -107,6 +109,13 @@ func (s *storm) more(n int64) {
 	s.w.t.Helper()
 	want := s.count.Load() + n
 	s.w.eventually("writes go on", func() bool { return s.count.Load() >= want })
+}
+
+// forget gives up what was acknowledged later than the first n.
+func (s *storm) forget(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked = s.acked[:n]
 }
 
 // end stops the storm and looks at the data for all that was acknowledged.
@@ -277,4 +286,42 @@ func TestWhoCannotJoin(t *testing.T) {
 	if err := open(secret); !errors.Is(err, replica.ErrJoin) || !strings.Contains(err.Error(), "there is a node") {
 		t.Errorf("under a name that is taken: %v", err)
 	}
+}
+
+// All nodes lose power at once, under load: their disks keep what was synced and nothing else.
+// Whatever had been acknowledged by then is there afterwards.
+func TestPowerLoss(t *testing.T) {
+	need(t)
+	w := &world{t: t}
+	for i := range 3 {
+		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir(), fs: vfs.NewCrashableMem()})
+		w.open(i)
+	}
+	t.Cleanup(func() {
+		for i := range w.nodes {
+			w.kill(i)
+		}
+	})
+	s := w.storm()
+	for range 3 {
+		s.more(300)
+		s.mu.Lock()
+		acked := len(s.acked)
+		s.mu.Unlock()
+		after := map[int]vfs.FS{}
+		for i, m := range w.nodes {
+			after[i] = m.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+		}
+		for i, m := range w.nodes {
+			w.kill(i)
+			m.fs = after[i]
+		}
+		s.forget(acked) // what was acknowledged after that moment is not asked for
+		for i := range w.nodes {
+			w.open(i)
+		}
+	}
+	s.more(300)
+	s.end()
+	w.sameDigests()
 }

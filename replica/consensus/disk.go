@@ -52,7 +52,7 @@ type disk struct {
 // openDisk opens or makes the log. fail is told of what Pebble cannot go on after.
 func openDisk(c Config, fail func(error)) (*disk, error) {
 	d := &disk{cache: c.CacheBytes, fail: fail, members: &history{}, want: func() {}, hard: &pb.HardState{}, snapshot: pb.EnsureSnapshot(nil), first: 1}
-	if err := makeDir(c.FS, c.Dir); err != nil {
+	if err := MakeDir(c.FS, c.Dir); err != nil {
 		return nil, err
 	}
 	db, err := pebble.Open(c.FS.PathJoin(c.Dir, "log"), &pebble.Options{

@@ -23,7 +23,7 @@ const (
 
 func openFiles(fs vfs.FS, dir string) (files, error) {
 	f := files{fs, fs.PathJoin(dir, "snapshots")}
-	if err := makeDir(fs, f.dir); err != nil {
+	if err := MakeDir(fs, f.dir); err != nil {
 		return f, err
 	}
 	names, err := fs.List(f.dir)
@@ -38,13 +38,20 @@ func openFiles(fs vfs.FS, dir string) (files, error) {
 	return f, err
 }
 
-// makeDir makes a directory that is still there after a power loss.
-func makeDir(fs vfs.FS, dir string) error {
+// MakeDir makes a directory, and those above it, that are still there after a power loss.
+func MakeDir(fs vfs.FS, dir string) error {
+	var made []string // and not yet on disk where they stand
+	for d := dir; fs.PathDir(d) != d; d = fs.PathDir(d) {
+		if _, err := fs.Stat(d); err == nil {
+			break
+		}
+		made = append(made, d)
+	}
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	for _, d := range []string{dir, fs.PathDir(dir)} {
-		if err := syncDir(fs, d); err != nil {
+	for _, d := range made {
+		if err := syncDir(fs, fs.PathDir(d)); err != nil {
 			return err
 		}
 	}
