@@ -44,6 +44,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -63,6 +64,7 @@ type remote struct {
 	link    *link
 	hears   *subscriber
 	places  chan struct{} // inFlight of them
+	turn    atomic.Uint64 // which of several nodes is dialed first
 
 	mu      sync.RWMutex // orders begin against close
 	closed  bool
@@ -223,7 +225,13 @@ func (r *remote) dial(ctx context.Context, addr string, d *net.Dialer, _ *tls.Co
 	if r.at.host != "" {
 		addr = r.at.host // which the client has never changed
 	}
-	conn, err := d.DialContext(ctx, r.at.network, addr)
+	var conn net.Conn
+	var err error
+	if len(r.at.nodes) > 0 {
+		conn, err = r.dialNodes(ctx, d)
+	} else {
+		conn, err = d.DialContext(ctx, r.at.network, addr)
+	}
 	if err != nil {
 		return nil, &dialError{err}
 	}

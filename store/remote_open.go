@@ -61,6 +61,9 @@ func (r *remote) clientOptions() valkey.ClientOption {
 	}
 	o.Dialer.Timeout = r.timeout
 	o.Dialer.KeepAlive = heartbeat
+	if len(r.at.nodes) > 0 {
+		o.InitAddress = r.at.nodes[:1] // dial knows them all
+	}
 	r.at.severalOptions(&o)
 	return o
 }
@@ -79,7 +82,7 @@ func (r *remote) probe(ctx context.Context) error {
 	if r.at.cluster() {
 		class = r.probeNodes
 	}
-	for _, ask := range []func(context.Context) error{r.probeMode, r.probeScripts, class, r.probeEviction} {
+	for _, ask := range []func(context.Context) error{r.probeMode, r.probeMark, r.probeScripts, class, r.probeEviction} {
 		if err := ask(ctx); err != nil {
 			return err
 		}

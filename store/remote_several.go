@@ -15,6 +15,7 @@ import (
 const (
 	schemeCluster  = "redis-cluster"
 	schemeSentinel = "redis-sentinel"
+	schemeNodes    = "holdfast" // nodes that lose nothing; each of them takes every client
 )
 
 func (a *address) cluster() bool { return len(a.several) > 0 && a.master == "" }
@@ -23,7 +24,7 @@ func (a *address) cluster() bool { return len(a.several) > 0 && a.master == "" }
 // reads one host only. Of any other URL it changes nothing.
 func splitHosts(raw string) (string, []string) {
 	scheme, rest, found := strings.Cut(raw, "://")
-	if !found || scheme != schemeCluster && scheme != schemeSentinel {
+	if !found || scheme != schemeCluster && scheme != schemeSentinel && scheme != schemeNodes {
 		return raw, nil
 	}
 	from, end := 0, len(rest)
@@ -36,16 +37,24 @@ func splitHosts(raw string) (string, []string) {
 	return scheme + "://" + rest[:from] + "hosts" + rest[end:], strings.Split(rest[from:end], ",")
 }
 
-// readSeveral takes redis-cluster://user:password@host:port,host:port and
-// redis-sentinel://user:password@host:port,host:port/master.
+// readSeveral takes redis-cluster://user:password@host:port,host:port,
+// redis-sentinel://user:password@host:port,host:port/master, and
+// holdfast://user:password@host:port,host:port/db.
 func (a *address) readSeveral(u *url.URL, hosts []string) error {
 	standard, path := "6379", strings.Trim(u.Path, "/")
-	if u.Scheme == schemeSentinel {
+	switch {
+	case u.Scheme == schemeNodes:
+		if path != "" {
+			if err := a.readDB(path); err != nil {
+				return err
+			}
+		}
+	case u.Scheme == schemeSentinel:
 		standard, a.master = "26379", path
 		if a.master == "" {
 			return fmt.Errorf("%w: name the master as the sentinels do: %s://host:port/master", ErrConfig, u.Scheme)
 		}
-	} else if path != "" {
+	case path != "":
 		return fmt.Errorf("%w: a cluster has one database and no /%s", ErrConfig, path)
 	}
 	for _, host := range hosts {
@@ -60,6 +69,9 @@ func (a *address) readSeveral(u *url.URL, hosts []string) error {
 		a.several = append(a.several, net.JoinHostPort(one.Hostname(), port))
 	}
 	a.network = "tcp"
+	if u.Scheme == schemeNodes {
+		a.nodes, a.several, a.class = a.several, nil, ClassA
+	}
 	return nil
 }
 
@@ -67,6 +79,9 @@ func (a *address) readSeveral(u *url.URL, hosts []string) error {
 func (a *address) checkSeveral() error {
 	if a.cluster() && a.db != 0 {
 		return fmt.Errorf("%w: a cluster has one database", ErrConfig)
+	}
+	if len(a.nodes) > 0 && a.class != ClassA {
+		return fmt.Errorf("%w: the class of nodes is a, and cannot be stated", ErrConfig)
 	}
 	if a.master != "" && a.class == ClassB {
 		return fmt.Errorf("%w: class=b is stated, but after a failover by sentinels the last writes may be lost", ErrConfig)
@@ -130,4 +145,31 @@ func (r *remote) probeNodes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// nodeMark is what the engines of holdfast nodes say of themselves (their syslog-ident). An engine
+// that anybody else runs keeps less than the class promises.
+const nodeMark = "holdfast-node"
+
+func (r *remote) probeMark(ctx context.Context) error {
+	if len(r.at.nodes) == 0 {
+		return nil
+	}
+	if got := r.setting(ctx, "syslog-ident"); got != nodeMark {
+		return fmt.Errorf("%w: what answers is not a holdfast node; the URL of an engine begins with redis://", ErrConfig)
+	}
+	return nil
+}
+
+// dialNodes connects to the first node that can be reached, beginning with another one each time: one
+// that was frozen is left behind.
+func (r *remote) dialNodes(ctx context.Context, d *net.Dialer) (conn net.Conn, err error) {
+	begin := r.turn.Add(1)
+	for i := range uint64(len(r.at.nodes)) {
+		node := r.at.nodes[(begin+i)%uint64(len(r.at.nodes))]
+		if conn, err = d.DialContext(ctx, "tcp", node); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }

@@ -14,13 +14,14 @@ type address struct {
 	network  string   // "tcp" or "unix"
 	host     string   // host:port, or the socket's path; empty for a cluster or sentinels
 	several  []string // nodes of the cluster, or the sentinels, as host:port
+	nodes    []string // holdfast nodes, as host:port; each of them takes every client
 	master   string   // what the sentinels call the master; empty for a cluster
 	tls      *tls.Config
 	user     string
 	password string
 	db       int
 	prefix   string
-	class    Class // ClassB when the URL states it
+	class    Class // ClassA of nodes; ClassB when the URL states it
 }
 
 const maxPrefix = 64
@@ -44,7 +45,7 @@ func parseRemote(raw string) (address, error) {
 	switch u.Scheme {
 	case "unix":
 		err = a.readSocket(u)
-	case schemeCluster, schemeSentinel:
+	case schemeCluster, schemeSentinel, schemeNodes:
 		err = a.readSeveral(u, hosts)
 	default:
 		err = a.readHost(u)

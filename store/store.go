@@ -123,6 +123,7 @@ type Store struct {
 //	file:DIR                durable, in DIR; one process at a time (ErrLocked)
 //	redis://host:port/db    a Valkey or Redis; rediss:// with TLS, unix:PATH by a socket;
 //	                        ?prefix=P puts P before every key and channel, ?class=b states class B
+//	holdfast://host:port,host:port               holdfast nodes: nothing that was acknowledged is lost
 //	redis-cluster://host:port,host:port          a cluster, by some of its nodes
 //	redis-sentinel://host:port,host:port/master  the master that sentinels know by that name
 //
@@ -145,10 +146,10 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 		e, err = openMem(opts)
 	case "file":
 		e, err = openFile(rawURL, opts)
-	case "redis", "rediss", "unix", schemeCluster, schemeSentinel:
+	case "redis", "rediss", "unix", schemeCluster, schemeSentinel, schemeNodes:
 		e, err = openRemote(ctx, rawURL, opts)
 	default:
-		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster:// or redis-sentinel://", ErrConfig)
+		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster://, redis-sentinel:// or holdfast://", ErrConfig)
 	}
 	if err != nil {
 		return nil, err

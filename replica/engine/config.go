@@ -35,6 +35,7 @@ func (e *Engine) config() string {
 		"daemonize no",
 		fmt.Sprintf("dir %q", e.cfg.Dir),
 		"loglevel notice",
+		"syslog-ident holdfast-node", // a mark that clients can ask for; nothing is logged there
 		// What is committed is kept by the node; the engine keeps nothing.
 		`save ""`,
 		"appendonly no",

@@ -51,6 +51,9 @@ func Each(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 	if os.Getenv("STORETEST_SEVERAL") == "1" {
 		eachSeveral(t, fn)
 	}
+	if url := os.Getenv("STORETEST_URL"); url != "" { // one that somebody else has started
+		t.Run("given", func(t *testing.T) { fn(t, open(t, url+"?prefix="+freshPrefix(), store.Options{})) })
+	}
 }
 
 func eachSeveral(t *testing.T, fn func(t *testing.T, s *store.Store)) {
