@@ -19,6 +19,7 @@ type upCmd struct {
 	Listen string `help:"Address to listen on; loopback only, unless --config has API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
 	Data   string `help:"Directory of the data." default:"holdfast-data" type:"path" env:"HOLDFAST_DATA"`
 	Config string `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
+	Nodes  int    `help:"Keep permits on so many nodes (3 or 5), each with a Valkey or Redis of its own (it has to be installed), instead of in this process." default:"0"`
 	Faults bool   `help:"Let the simulated provider be late, time out and refuse, as in a bad night." default:"true" negatable:""`
 }
 
@@ -39,13 +40,22 @@ func (c *upCmd) Run(e *env) (err error) {
 		return errors.Join(err, l.Close())
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
+	where := "file:" + filepath.Join(c.Data, "store")
+	if c.Nodes > 0 {
+		nodes, err := startNodes(e.ctx, c.Data, c.Nodes, e.logger)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		defer func() { err = errors.Join(err, nodes.close()) }()
+		where = nodes.url
+	}
 	storm := &storm{base: "http://" + l.Addr().String(), logger: e.logger}
 	cfgServer := server.Config{Keys: cfg.Keys, BackupDir: filepath.Join(c.Data, "backups")}
 	if len(cfg.Keys) == 0 { // the storm has no key
 		cfgServer.Storm = storm.start
 	}
 	n, err := open(e.ctx, shopConfig{
-		store: "file:" + filepath.Join(c.Data, "store"), db: "sqlite:" + filepath.Join(c.Data, "holdfast.db"),
+		store: where, db: "sqlite:" + filepath.Join(c.Data, "holdfast.db"),
 		provider: p.url, providerTimeout: time.Second, server: cfgServer, logger: e.logger,
 	})
 	if err != nil {
