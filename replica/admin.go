@@ -27,6 +27,10 @@ type answer struct {
 	Cluster string   `json:"cluster,omitempty"`
 	Members []Member `json:"members,omitempty"`
 	Status  *Status  `json:"status,omitempty"`
+	Offset  int64    `json:"offset,omitempty"`
+	Digest  string   `json:"digest,omitempty"`
+
+	Digests map[string]string `json:"digests,omitempty"`
 }
 
 // Status is what a node knows of itself and its cluster.
@@ -124,6 +128,12 @@ func (n *Node) answer(ctx context.Context, r request) (answer, error) {
 	case "status":
 		s := n.Status(ctx)
 		return answer{Status: &s}, nil
+	case "digest":
+		offset, digest, err := n.Digest(ctx)
+		return answer{Offset: offset, Digest: digest}, err
+	case "verify":
+		digests, err := n.verifyAll(ctx)
+		return answer{Digests: digests}, err
 	case "join", "leave":
 		if !n.cons.State().Leads {
 			return n.passOn(ctx, r)
@@ -267,26 +277,25 @@ func engineStatus(ctx context.Context, e *engine.Engine) EngineStatus {
 	return s
 }
 
-// Digest is the digest of all that this node's engine holds, and the offset that it was at, as
-// "offset:digest". It holds up the engine while it is made.
-func (n *Node) Digest(ctx context.Context) (string, error) {
+// Digest is the digest of all that this node's engine holds, and the offset that it is at. It
+// holds up the engine while it is made.
+func (n *Node) Digest(ctx context.Context) (offset int64, digest string, err error) {
 	e := n.currentEngine()
 	if e == nil {
-		return "", engine.ErrGone
+		return 0, "", engine.ErrGone
 	}
 	before, err := e.Role(ctx)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
-	digest, err := e.Digest(ctx)
-	if err != nil {
-		return "", err
+	if digest, err = e.Digest(ctx); err != nil {
+		return 0, "", err
 	}
 	after, err := e.Role(ctx)
-	if err == nil && before.Offset != after.Offset {
-		err = errors.New("replica: the engine's offset moves; digests are compared at rest")
+	if err == nil && (before.Offset != after.Offset || !after.Master && after.Link != "connected") {
+		err = errors.New("the engine is not at rest")
 	}
-	return fmt.Sprintf("%d:%s", after.Offset, digest), err
+	return after.Offset, digest, err
 }
 
 // Admin asks nodes from outside the cluster.
@@ -327,4 +336,50 @@ func (a *Admin) Leave(ctx context.Context, addr, node string) error {
 func (a *Admin) Transfer(ctx context.Context, addr, node string) error {
 	_, err := ask(ctx, a.t, addr, request{Do: "transfer", To: node})
 	return err
+}
+
+// Verify has a node compare the engines of all: it waits until they are at one offset and
+// returns their digests by name. It holds up each engine while its digest is made.
+func (a *Admin) Verify(ctx context.Context, addr string) (map[string]string, error) {
+	got, err := ask(ctx, a.t, addr, request{Do: "verify"})
+	return got.Digests, err
+}
+
+// verifyTime bounds how long the engines may take to come to one offset.
+const verifyTime = 15 * time.Second
+
+// verifyAll asks every node for its digest until all are at one offset.
+func (n *Node) verifyAll(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTime)
+	defer cancel()
+	for {
+		told, offsets := map[string]string{}, map[int64]bool{}
+		var last error
+		for _, m := range n.known() {
+			got, err := n.digestOf(ctx, m)
+			if err != nil {
+				last = fmt.Errorf("%s: %w", m.Name, err)
+				continue
+			}
+			told[m.Name], offsets[got.Offset] = got.Digest, true
+		}
+		if last == nil && len(offsets) == 1 {
+			return told, nil
+		}
+		if last == nil {
+			last = errors.New("the engines are at different offsets")
+		}
+		select {
+		case <-ctx.Done():
+			return told, last
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (n *Node) digestOf(ctx context.Context, m Member) (answer, error) {
+	if m.ID == n.ident.ID {
+		return n.answer(ctx, request{Do: "digest"})
+	}
+	return ask(ctx, n.net, m.Raft, request{Do: "digest"})
 }

@@ -158,11 +158,11 @@ func (w *world) sameDigests() {
 	w.eventually("all engines are equal", func() bool {
 		var all []string
 		for _, m := range w.nodes {
-			d, err := m.Digest(context.Background())
+			offset, d, err := m.Digest(context.Background())
 			if err != nil {
 				return false
 			}
-			all = append(all, d)
+			all = append(all, fmt.Sprint(offset, d))
 		}
 		for _, d := range all {
 			if d != all[0] {

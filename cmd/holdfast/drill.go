@@ -11,9 +11,10 @@ import (
 )
 
 type drillCmd struct {
-	Sale    drillSaleCmd    `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
-	Restart drillRestartCmd `cmd:"" help:"Rolling restarts under load: no request fails."`
-	Backup  drillBackupCmd  `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
+	Sale     drillSaleCmd     `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
+	Restart  drillRestartCmd  `cmd:"" help:"Rolling restarts under load: no request fails."`
+	Failover drillFailoverCmd `cmd:"" help:"Nodes under faults: nothing that was acknowledged is lost, every history is linearizable."`
+	Backup   drillBackupCmd   `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
 }
 
 type drillSaleCmd struct {
@@ -72,6 +73,22 @@ type drillBackupCmd struct {
 func (c *drillBackupCmd) Run(e *env) error {
 	report, err := drill.Backup(e.ctx, drill.BackupOptions{
 		Rounds: c.Rounds, Rate: c.Rate, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
+	})
+	return verdict(e.out, report, err, c.JSON)
+}
+
+type drillFailoverCmd struct {
+	Rounds int    `help:"How many faults." default:"3"`
+	Nodes  int    `help:"How many nodes: 3 or 5." default:"3"`
+	Engine string `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH."`
+	Seed   uint64 `help:"Deals the same faults, moments and commands as the run that printed it; 0: new ones."`
+	JSON   bool   `name:"json" help:"The last line is the report as JSON."`
+	Binary string `hidden:"" type:"path" help:"The program to judge; default: this one."`
+}
+
+func (c *drillFailoverCmd) Run(e *env) error {
+	report, err := drill.Failover(e.ctx, drill.FailoverOptions{
+		Rounds: c.Rounds, Nodes: c.Nodes, Engine: c.Engine, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
 	})
 	return verdict(e.out, report, err, c.JSON)
 }
