@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,7 @@ import (
 type FailoverOptions struct {
 	Rounds   int       // one fault each, 1..10,000; default 3
 	Nodes    int       // 3 or 5; default 3
+	Faults   []string  // some of them by name; none: all
 	Seed     uint64    // of faults, moments and commands; 0: a random one
 	Engine   string    // program; default: the one that nodes find themselves
 	Binary   string    // the program to judge; default: this one
@@ -44,6 +46,7 @@ type failover struct {
 	nursery  *nursery
 	fleet    *nodeFleet
 	faults   *deck[nodeFault]
+	kinds    int // of faults in the deck
 
 	figures FailoverFigures
 	gaps    []float64
@@ -76,8 +79,14 @@ func Failover(ctx context.Context, o FailoverOptions) (Report, error) {
 	f.figures.Faults = map[string]int{}
 	var cards []share[nodeFault]
 	for _, fault := range nodeFaults {
-		cards = append(cards, share[nodeFault]{fault, 1})
+		if len(o.Faults) == 0 || slices.Contains(o.Faults, fault.name) {
+			cards = append(cards, share[nodeFault]{fault, 1})
+		}
 	}
+	if len(cards) == 0 || len(o.Faults) > 0 && len(cards) != len(o.Faults) {
+		return Report{}, fmt.Errorf("drill: faults are %s", strings.Join(faultNames(), ", "))
+	}
+	f.kinds = len(cards)
 	f.faults = newDeck(o.Seed, 1, cards...)
 	report := Report{Drill: "failover", Class: "A", Seed: o.Seed}
 	return report, f.run(ctx, &report)
@@ -184,7 +193,7 @@ func (f *failover) look(ctx context.Context, round int, s *nodeStorm) error {
 const leastCommands = 200
 
 func (f *failover) judge() (checks []Check, verdict string) {
-	if f.Rounds >= len(nodeFaults) && len(f.figures.Faults) < len(nodeFaults) {
+	if f.Rounds >= f.kinds && len(f.figures.Faults) < f.kinds {
 		f.happened.add("only %d kinds of faults happened", len(f.figures.Faults))
 	}
 	if f.Rounds > 2 && f.figures.Unknown == 0 {

@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"time"
@@ -56,8 +57,16 @@ var nodeFaults = []nodeFault{
 	{"isolate-follower", false, func(ctx context.Context, l *nodeFleet, rng *rand.Rand) (*nodeHit, error) {
 		return l.isolated(ctx, rng, true, true, 1)
 	}},
+	{"wake-isolated", false, wakeIsolated},
 	{"flap", true, flap},
 	{"hand-over", true, handOver},
+}
+
+func faultNames() (names []string) {
+	for _, f := range nodeFaults {
+		names = append(names, f.name)
+	}
+	return names
 }
 
 // killed kills nodes with their engines; mending starts them again.
@@ -161,8 +170,10 @@ func (l *nodeFleet) isolated(ctx context.Context, rng *rand.Rand, says, hears bo
 	before := l.links.stuck.Load()
 	l.cutOff(who, says, hears, true)
 	late := rng.IntN(2) == 0
+	hangUp := l.nodes[who].poke(rng)
 	hit := &nodeHit{}
 	hit.mend = func(context.Context) error {
+		hangUp()
 		if !late {
 			l.links.sever()
 		}
@@ -173,6 +184,25 @@ func (l *nodeFleet) isolated(ctx context.Context, rng *rand.Rand, says, hears bo
 		return nil
 	}
 	return hit, nil
+}
+
+// poke sends a node writes that nobody waits for: an engine that is cut off has effects that are never
+// committed, whatever the other clients are about just then.
+func (n *nodeProcess) poke(rng *rand.Rand) (hangUp func()) {
+	var all []*respConn
+	for range 3 {
+		c, err := dialRESP(n.clients)
+		if err != nil {
+			break
+		}
+		all = append(all, c)
+		_, _ = fmt.Fprintf(c, "SET poke:%d %d\r\n", rng.IntN(100), rng.Uint64()) // it may be gone already
+	}
+	return func() {
+		for _, c := range all {
+			_ = c.Close()
+		}
+	}
 }
 
 func (l *nodeFleet) cutOff(who int, says, hears, cut bool) {
@@ -187,6 +217,38 @@ func (l *nodeFleet) cutOff(who int, says, hears, cut bool) {
 			l.links.set(other, who, cut)
 		}
 	}
+}
+
+// wakeIsolated freezes the leader, cuts it off, and lets it go on when there is another one: it believes that it
+// leads, has its clients' commands in its sockets, and hears from nobody that it is wrong.
+func wakeIsolated(ctx context.Context, l *nodeFleet, rng *rand.Rand) (*nodeHit, error) {
+	before := l.links.stuck.Load()
+	leader, err := l.leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	frozen, err := l.frozen(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	l.cutOff(leader, true, true, true)
+	next, err := l.leader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pauseFor(ctx, time.Duration(200+rng.IntN(300))*time.Millisecond) // the new one takes writes
+	if err := frozen.mend(ctx); err != nil {
+		return nil, err
+	}
+	hit := &nodeHit{}
+	hit.mend = func(context.Context) error {
+		l.cutOff(leader, true, true, false)
+		if l.links.stuck.Load() == before || next == leader {
+			hit.happened = "nobody else led meanwhile"
+		}
+		return nil
+	}
+	return hit, nil
 }
 
 // flap cuts the leader off and lets it back, again and again.

@@ -130,7 +130,10 @@ func (l *nodeFleet) view(ctx context.Context, i int) (v nodeView, err error) {
 // leader is the node that says of itself that it leads.
 func (l *nodeFleet) leader(ctx context.Context) (int, error) {
 	for end := time.Now().Add(mending); time.Now().Before(end); {
-		for i := range l.nodes {
+		for i, n := range l.nodes {
+			if n.paused != nil {
+				continue // it would answer when it goes on
+			}
 			if v, err := l.view(ctx, i); err == nil && v.Leads {
 				return i, nil
 			}

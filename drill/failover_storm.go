@@ -110,7 +110,7 @@ func (s *nodeStorm) firstWrite(at time.Time) (float64, bool) {
 
 // client goes on until ctx ends. After a command without an answer, it goes to another node.
 func (s *nodeStorm) client(ctx context.Context, who int, rng *rand.Rand) {
-	at := who
+	at := who + who/3 // those who mostly read are with different nodes
 	var conn *respConn
 	defer func() {
 		if conn != nil {
@@ -162,13 +162,17 @@ func (s *nodeStorm) command(who, k int, rng *rand.Rand) (nodeOp, [][]string) {
 	one := func(kind, key, value string, words ...string) (nodeOp, [][]string) {
 		return nodeOp{kind: kind, key: key, value: value}, [][]string{words}
 	}
+	if who%3 == 0 && rng.IntN(4) > 0 { // some clients mostly read what others mostly write
+		k := key("reg", 2)
+		return one("get", k, "", "GET", k)
+	}
 	a, b := s.prefix+"{p}a", s.prefix+"{p}b"
 	switch rng.IntN(18) {
 	case 0, 1:
-		k := key("reg", 8)
+		k := key("reg", 4)
 		return one("set", k, unique, "SET", k, unique)
 	case 2, 3:
-		k := key("reg", 8)
+		k := key("reg", 4)
 		return one("get", k, "", "GET", k)
 	case 4:
 		k := key("ctr", 3)

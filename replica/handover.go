@@ -103,3 +103,29 @@ func (n *Node) promote(m Member) {
 	}
 	n.log.Info("a node has a vote", "name", m.Name)
 }
+
+// An engine that leads and answers nothing for silence is taken for gone: others can go on.
+const (
+	silence = time.Second
+	listens = 200 * time.Millisecond
+)
+
+// listen gives leadership away when the engine stands still. One that is busy says so.
+func (n *Node) listen() {
+	for n.ctx.Err() == nil {
+		n.rest(listens, nil)
+		n.mu.Lock()
+		e, leads := n.engine, n.session != nil && n.session.opened
+		n.mu.Unlock()
+		if !leads || e == nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, silence)
+		_, err := e.Do(ctx, "PING")
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) && n.ctx.Err() == nil {
+			n.log.Warn("the engine does not answer; leadership is handed on", "for", silence)
+			n.handOn()
+		}
+	}
+}

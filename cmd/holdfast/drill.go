@@ -78,17 +78,18 @@ func (c *drillBackupCmd) Run(e *env) error {
 }
 
 type drillFailoverCmd struct {
-	Rounds int    `help:"How many faults." default:"3"`
-	Nodes  int    `help:"How many nodes: 3 or 5." default:"3"`
-	Engine string `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH."`
-	Seed   uint64 `help:"Deals the same faults, moments and commands as the run that printed it; 0: new ones."`
-	JSON   bool   `name:"json" help:"The last line is the report as JSON."`
-	Binary string `hidden:"" type:"path" help:"The program to judge; default: this one."`
+	Rounds int      `help:"How many faults." default:"3"`
+	Nodes  int      `help:"How many nodes: 3 or 5." default:"3"`
+	Fault  []string `help:"Some faults, with commas; otherwise all are in the deck."`
+	Engine string   `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH."`
+	Seed   uint64   `help:"Deals the same faults, moments and commands as the run that printed it; 0: new ones."`
+	JSON   bool     `name:"json" help:"The last line is the report as JSON."`
+	Binary string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
 }
 
 func (c *drillFailoverCmd) Run(e *env) error {
 	report, err := drill.Failover(e.ctx, drill.FailoverOptions{
-		Rounds: c.Rounds, Nodes: c.Nodes, Engine: c.Engine, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
+		Rounds: c.Rounds, Nodes: c.Nodes, Faults: c.Fault, Engine: c.Engine, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
 	})
 	return verdict(e.out, report, err, c.JSON)
 }

@@ -247,6 +247,7 @@ func (n *Node) loop() {
 // take gives raft all that has come in.
 func (n *Node) take() {
 	got := n.in.take()
+	n.reads.ask(n.raft, got.reads)
 	for _, m := range got.steps {
 		if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 			n.cfg.Logger.Debug("replica: message", "type", m.GetType(), "error", err)
@@ -259,7 +260,6 @@ func (n *Node) take() {
 		f()
 	}
 	n.in.refused(n.propose(got.proposals))
-	n.reads.ask(n.raft, got.reads)
 }
 
 // propose returns what raft cannot take now, which stays in front of the queue.

@@ -49,12 +49,13 @@ const nodeUser = "holdfast"
 
 // Engine is a running engine. Its methods may be called from everywhere.
 type Engine struct {
-	cfg    Config
-	secret string // the node's own password, new for each start
-	socket string
-	cmd    *exec.Cmd
-	out    *lastLines
-	exited chan struct{}
+	cfg     Config
+	secret  string // the node's own password, new for each start
+	socket  string
+	private string // directory of the socket, when it is not in Dir
+	cmd     *exec.Cmd
+	out     *lastLines
+	exited  chan struct{}
 
 	mu    sync.Mutex
 	admin *conn
@@ -80,15 +81,11 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, secret: secret(), socket: filepath.Join(cfg.Dir, "engine.sock"),
 		out: &lastLines{}, exited: make(chan struct{})}
-	if len(e.socket) > maxSocket {
-		return nil, fmt.Errorf("%w: the directory's name is too long for a unix socket: %s", ErrStart, e.socket)
-	}
-	// A socket that another engine left would be mistaken for the new one's.
-	if err := os.Remove(e.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := e.placeSocket(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	if err := e.launch(path); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrStart, err), e.removeSocket())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -100,6 +97,36 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 
 // maxSocket is what Linux's sockaddr_un holds, without the zero at its end.
 const maxSocket = 107
+
+// placeSocket finds a name for the socket that is short enough, and nobody else's. One that
+// another engine left would be mistaken for the new one's.
+func (e *Engine) placeSocket() error {
+	if len(e.socket) <= maxSocket {
+		if err := os.Remove(e.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	for _, dir := range []string{os.TempDir(), "/tmp"} {
+		private, err := os.MkdirTemp(dir, "holdfast-") // 0700
+		if err != nil {
+			continue
+		}
+		if e.socket = filepath.Join(private, "engine.sock"); len(e.socket) <= maxSocket {
+			e.private = private
+			return nil
+		}
+		_ = os.Remove(private) // the next one is tried
+	}
+	return fmt.Errorf("no directory with a name that is short enough for a unix socket: %s", e.socket)
+}
+
+func (e *Engine) removeSocket() error {
+	if e.private == "" {
+		return nil
+	}
+	return os.RemoveAll(e.private)
+}
 
 func find(path string) (string, error) {
 	names := []string{"valkey-server", "redis-server"}
@@ -215,7 +242,7 @@ func (e *Engine) Stop() error {
 		err = nil
 	}
 	<-e.exited
-	return err
+	return errors.Join(err, e.removeSocket())
 }
 
 // lastLines keeps the end of what an engine writes.

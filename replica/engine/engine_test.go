@@ -151,3 +151,18 @@ func TestDeathIsSeen(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// A unix socket's name is short; a directory's may be long.
+func TestLongDirectory(t *testing.T) {
+	need(t)
+	e, err := engine.Start(t.Context(), engine.Config{Dir: filepath.Join(t.TempDir(), strings.Repeat("long", 30))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Do(t.Context(), "PING"); err != nil {
+		t.Error(err)
+	}
+	if err := e.Stop(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,38 @@
+package replica_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Protections of the parts, each switched off in a build of the tests that has to notice. (Those
+// that show from outside only, the failover drill notices.)
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds test binaries")
+	}
+	need(t)
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no go command in CI")
+		}
+		t.Skip("no go command")
+	}
+	for _, c := range []struct{ tag, in, test, says string }{
+		{"mutant_nofsync", ".", "TestPowerLoss", "acknowledged writes are missing"},
+		{"mutant_nofsync", "./consensus", "TestPowerLoss", "still not: all that was told"},
+		{"mutant_lateverify", "./consensus", "TestLateAnswersDoNotVerify", "an answer from before the question verified"},
+		{"mutant_noverify", "./gate", "TestReadsNeedLeadership", "left before it was committed"},
+		{"mutant_gateoff", "./gate", "TestHeldUntilCommitted", "left before it was committed"},
+	} {
+		t.Run(c.tag+strings.TrimPrefix(c.in, "."), func(t *testing.T) {
+			out, err := exec.Command(goTool, "test", "-tags", c.tag, "-count=1", "-run", "^"+c.test+"$", c.in).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.says) {
+				t.Fatalf("not noticed: %v\n%s", err, out)
+			}
+		})
+	}
+}
