@@ -30,6 +30,7 @@ drill: build ## the drills on the embedded engines
 	$(BIN) drill sale
 	$(BIN) drill restart
 	$(BIN) drill backup
+	$(BIN) drill failover
 
 client: build ## build the TypeScript client, test it against bin/holdfast; needs Node and npm
 	@scripts/client

@@ -52,6 +52,7 @@ type failover struct {
 	gaps    []float64
 	lost, order, twice, apart, expiry,
 	happened findings
+	broken bool // the nodes do not serve any more: further rounds would say nothing
 }
 
 // Failover runs the failover drill: real nodes with real engines, their links through proxies,
@@ -115,6 +116,9 @@ func (f *failover) run(ctx context.Context, report *Report) (err error) {
 			report.Kept = f.place.dir
 			return err
 		}
+		if f.broken {
+			break
+		}
 	}
 	report.Checks, report.Verdict = f.judge()
 	report.Figures = f.measured()
@@ -175,8 +179,13 @@ func (f *failover) look(ctx context.Context, round int, s *nodeStorm) error {
 		f.happened.add("round %d: only %d commands were answered", round+1, n)
 	}
 	final, err := f.fleet.final(ctx, s)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
-		return err
+		f.lost.add("round %d: what is there could not be read: %v", round+1, err)
+		f.broken = true
+		return nil
 	}
 	s.judge(round, final, f)
 	digests, err := f.fleet.verify(ctx)
@@ -193,7 +202,7 @@ func (f *failover) look(ctx context.Context, round int, s *nodeStorm) error {
 const leastCommands = 200
 
 func (f *failover) judge() (checks []Check, verdict string) {
-	if f.Rounds >= f.kinds && len(f.figures.Faults) < f.kinds {
+	if !f.broken && f.Rounds >= f.kinds && len(f.figures.Faults) < f.kinds {
 		f.happened.add("only %d kinds of faults happened", len(f.figures.Faults))
 	}
 	if f.Rounds > 2 && f.figures.Unknown == 0 {

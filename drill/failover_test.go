@@ -44,11 +44,10 @@ func TestFailoverMutants(t *testing.T) {
 	for _, c := range []struct {
 		tag, why string
 		faults   []string
-		check    string
 	}{
-		{"mutant_gateoff", "replies pass unheld", []string{"isolate-leader", "kill-leader"}, "nothing-lost"},
-		{"mutant_early", "replies pass when they are proposed", []string{"isolate-leader", "nobody-hears-leader"}, "nothing-lost"},
-		{"mutant_nofullsync", "an engine goes on with what was never committed", []string{"isolate-leader", "nobody-hears-leader"}, "engines-equal"},
+		{"mutant_gateoff", "replies pass unheld", []string{"isolate-leader", "kill-leader"}},
+		{"mutant_early", "replies pass when they are proposed", []string{"isolate-leader", "nobody-hears-leader"}},
+		{"mutant_nofullsync", "an engine goes on with what was never committed", []string{"isolate-leader", "nobody-hears-leader"}},
 	} {
 		t.Run(c.tag, func(t *testing.T) {
 			bin := program(t, c.tag)
@@ -57,10 +56,8 @@ func TestFailoverMutants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, check := range r.Checks {
-				if check.Name == c.check && check.OK {
-					t.Errorf("%s, and nobody noticed: %+v", c.why, r)
-				}
+			if r.Passed() {
+				t.Errorf("%s, and it was not noticed: %+v", c.why, r)
 			}
 		})
 	}

@@ -15,20 +15,27 @@ import (
 type source Node
 
 // Resume judges the engine by what is committed, and waits while that is open.
-func (s *source) Resume(ctx context.Context, from repl.Position) (bool, error) {
+func (s *source) Resume(ctx context.Context, from repl.Position) (int64, error) {
 	n := (*Node)(s)
 	for {
 		n.mu.Lock()
 		verdict, moved := n.core.Resume(from.ReplID, from.Offset), n.moved
+		begins := n.core.State().Current().Start
 		n.mu.Unlock()
 		if verdict != core.Wait {
 			n.log.Info("the engine comes back", "offset", from.Offset, "verdict", verdict.String())
-			return verdict == core.Continue || mutant.NoFullSync, nil
+			switch {
+			case verdict == core.Continue:
+				return from.Offset, nil
+			case mutant.NoFullSync && from.Offset > begins && begins > 0:
+				return begins, nil
+			}
+			return -1, nil
 		}
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return -1, ctx.Err()
 		}
 	}
 }

@@ -127,11 +127,13 @@ func (l *tape) end() int64 {
 	return l.safe
 }
 
-func (l *tape) Resume(_ context.Context, from repl.Position) (bool, error) {
+func (l *tape) Resume(_ context.Context, from repl.Position) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	end, ok := l.clean[from.ReplID]
-	return ok && from.Offset <= end, nil
+	if end, ok := l.clean[from.ReplID]; !ok || from.Offset > end {
+		return -1, nil
+	}
+	return from.Offset, nil
 }
 
 func (l *tape) Snapshot(context.Context) (io.ReadCloser, int64, int64, error) {

@@ -20,9 +20,9 @@ var ErrGone = errors.New("replica: the log no longer reaches back that far")
 
 // Source is what a Feed gives to an engine.
 type Source interface {
-	// Resume says whether an engine at that position may go on with the bytes that follow its
-	// offset. It may wait; ctx ends with the engine's connection.
-	Resume(ctx context.Context, from Position) (bool, error)
+	// Resume says from which offset an engine at that position goes on: its own; below 0, it
+	// gets a full copy. It may wait; ctx ends with the engine's connection.
+	Resume(ctx context.Context, from Position) (int64, error)
 	// Snapshot opens the newest full copy, made at offset.
 	Snapshot(ctx context.Context) (file io.ReadCloser, size, offset int64, err error)
 	// Read gives committed bytes that follow offset after and end at a boundary or inside a
@@ -166,11 +166,11 @@ func (f *Feed) feed(ctx context.Context, s *session, from Position) error {
 		cancel(f.listen(s))
 	}()
 	defer func() { _ = s.conn.Close() }() // ends listen
-	resumes, err := f.resumes(ctx, s, from)
+	at, err := f.resumes(ctx, s, from)
 	if err != nil {
 		return err
 	}
-	id, at := newID(), from.Offset
+	id, resumes := newID(), at >= 0
 	if resumes {
 		err = s.write([]byte("+CONTINUE " + id + "\r\n"))
 	} else {
@@ -183,15 +183,15 @@ func (f *Feed) feed(ctx context.Context, s *session, from Position) error {
 	return f.stream(ctx, s, id, at)
 }
 
-func (f *Feed) resumes(ctx context.Context, s *session, from Position) (bool, error) {
+func (f *Feed) resumes(ctx context.Context, s *session, from Position) (int64, error) {
 	f.mu.Lock()
 	fed, ours := f.given[from.ReplID]
 	f.mu.Unlock()
-	if ours {
-		return from.Offset <= fed, nil
-	}
-	if from.ReplID == "?" {
-		return false, nil
+	switch {
+	case ours && from.Offset <= fed:
+		return from.Offset, nil
+	case ours, from.ReplID == "?":
+		return -1, nil
 	}
 	stop := s.keepAlive(f)
 	defer stop()

@@ -131,9 +131,7 @@ func TestDiesWithUs(t *testing.T) {
 	if syscall.Kill(pid, 0) == nil {
 		t.Fatal("the server outlived the test binary that started it")
 	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Fatal("the child was killed and could not have removed it:", err)
-	}
+	// The tests of another package may have swept it away already.
 	for time.Now().Before(deadline) {
 		sqldbtest.Postgres(t) // sweeps before it starts
 		if _, err := os.Stat(dir); os.IsNotExist(err) {
