@@ -4,7 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/holdfast-dev/holdfast/replica/resp"
 	"github.com/holdfast-dev/holdfast/replica/sentinel"
@@ -24,32 +24,33 @@ func FuzzClient(f *testing.F) {
 	}
 	f.Add([]byte("garbage"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s, p := start(t, sentinel.Config{Password: "x"})
-		c := p.dial(t)
-		go func() {
-			_ = c.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
-			_, _ = c.conn.Write(in)
-			s.SetLeader(2, 9)
-			c.send2("QUIT")
-		}()
-		_ = c.conn.SetReadDeadline(time.Now().Add(15 * time.Second))
-		for {
-			got, err := value(c.r)
-			if err == io.EOF && got == "" {
-				break // the end lies between two answers
+		synctest.Test(t, func(t *testing.T) { // half a command costs ten seconds otherwise
+			s, p := start(t, sentinel.Config{Password: "x"})
+			c := p.dial(t)
+			go func() {
+				_, _ = c.conn.Write(in)
+				s.SetLeader(2, 9)
+				c.try("QUIT")
+			}()
+			for {
+				got, err := value(c.r)
+				if err == io.EOF && got == "" {
+					break // the end lies between two answers
+				}
+				if err != nil {
+					t.Fatalf("%q: %v", got, err)
+				}
 			}
-			if err != nil {
-				t.Fatalf("%q: %v", got, err)
+			_ = c.conn.Close()
+			if got := p.dial(t).do("PING"); got != "+PONG" {
+				t.Fatal(got)
 			}
-		}
-		if got := p.dial(t).do("PING"); got != "+PONG" {
-			t.Fatal(got)
-		}
+		})
 	})
 }
 
-// send2 sends to a connection that may be gone.
-func (c *client) send2(command string) {
+// try sends to a connection that may be gone.
+func (c *client) try(command string) {
 	var w resp.Writer
 	w.Texts(command)
 	_, _ = c.conn.Write(w.B)
