@@ -1,10 +1,13 @@
 package sentinel_test
 
 import (
+	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/holdfast-dev/holdfast/replica/resp"
 	"github.com/holdfast-dev/holdfast/replica/sentinel"
@@ -32,9 +35,10 @@ func FuzzClient(f *testing.F) {
 				s.SetLeader(2, 9)
 				c.try("QUIT")
 			}()
+			_ = c.conn.SetReadDeadline(time.Now().Add(11 * time.Minute)) // who has subscribed may stay
 			for {
 				got, err := value(c.r)
-				if err == io.EOF && got == "" {
+				if got == "" && (errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded)) {
 					break // the end lies between two answers
 				}
 				if err != nil {
