@@ -6,7 +6,7 @@ GO      ?= go
 BIN     := bin/holdfast
 TIMEOUT ?= 15m
 
-.PHONY: help up build deps test test-short client bench lint fmt drill clean
+.PHONY: help up build deps test test-short client compat bench lint fmt drill clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ drill: build ## the drills on the embedded engines
 
 client: build ## build the TypeScript client, test it against bin/holdfast; needs Node and npm
 	@scripts/client
+
+compat: build ## clients in Go, Node and Python, unchanged, while the nodes' leader is killed
+	@scripts/compat
 
 bench: ## measure everything beside its floors and peers; writes docs/benchmarks.md
 	@scripts/bench

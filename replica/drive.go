@@ -231,6 +231,7 @@ func (n *Node) watch() {
 		n.mu.Lock()
 		before := n.leader
 		n.leader = s.Leader
+		n.tellLeader(s.Term)
 		n.core.Leadership(s.Term, s.Leads)
 		leads := n.core.Next().Do == core.Lead
 		name := n.nameOf(s.Leader)

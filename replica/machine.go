@@ -99,6 +99,7 @@ func (n *Node) setMembers(known []Member) {
 	}
 	n.mu.Lock()
 	n.members = known
+	n.tellMembers()
 	n.changed()
 	n.mu.Unlock()
 	n.net.SetPeers(addrs)

@@ -26,6 +26,7 @@ func TestMutants(t *testing.T) {
 		{"mutant_nofsync", "./consensus", "TestPowerLoss", "still not: all that was told"},
 		{"mutant_lateverify", "./consensus", "TestLateAnswersDoNotVerify", "an answer from before the question verified"},
 		{"mutant_noverify", "./gate", "TestReadsNeedLeadership", "left before it was committed"},
+		{"mutant_stay", "./sentinel", "TestSwitch", "the third leads, and it names"},
 		{"mutant_gateoff", "./gate", "TestHeldUntilCommitted", "left before it was committed"},
 	} {
 		t.Run(c.tag+strings.TrimPrefix(c.in, "."), func(t *testing.T) {

@@ -33,6 +33,7 @@ import (
 	"github.com/holdfast-dev/holdfast/replica/engine"
 	"github.com/holdfast-dev/holdfast/replica/gate"
 	"github.com/holdfast-dev/holdfast/replica/repl"
+	"github.com/holdfast-dev/holdfast/replica/sentinel"
 	"github.com/holdfast-dev/holdfast/replica/transport"
 )
 
@@ -58,11 +59,17 @@ type Config struct {
 	// What others are told; empty: the listeners' own addresses.
 	AdvertiseClients, AdvertiseRaft, AdvertiseSentinel string
 
+	Sentinel     net.Listener // for clients that ask sentinels who leads; nil: nobody can
+	SentinelName string       // what they call the cluster; empty: DefaultSentinelName
+
 	Join []string // nodes' addresses, when the directory is empty; none: a new cluster
 
 	FS     vfs.FS       // of log and snapshots; nil: the disk
 	Logger *slog.Logger // nil: slog.Default
 }
+
+// DefaultSentinelName is what clients of sentinels call the cluster, unless it is said otherwise.
+const DefaultSentinelName = "holdfast"
 
 // Member is what nodes know of one another.
 type Member struct {
@@ -85,6 +92,8 @@ type Node struct {
 	net  *transport.Transport
 	gate *gate.Gate
 	feed *repl.Feed
+
+	discovery *sentinel.Server // nil without a listener
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -193,11 +202,11 @@ func (n *Node) identify() error {
 		}
 	}
 	n.self = Member{ID: n.ident.ID, Name: n.cfg.Name, Clients: orElse(n.cfg.AdvertiseClients, n.cfg.Clients.Addr().String()),
-		Raft: orElse(n.cfg.AdvertiseRaft, n.cfg.Raft.Addr().String()), Sentinel: n.cfg.AdvertiseSentinel}
+		Raft: orElse(n.cfg.AdvertiseRaft, n.cfg.Raft.Addr().String())}
 	if n.self.Name == "" {
 		n.self.Name = fmt.Sprintf("%014x", n.ident.ID)[8:]
 	}
-	return nil
+	return n.announce()
 }
 
 func orElse(v, or string) string {
@@ -297,6 +306,7 @@ func (n *Node) connect() error {
 	if err != nil {
 		return err
 	}
+	n.discover()
 	n.feed = repl.NewFeed(l, feedUser, n.feedPassword, (*source)(n), n.log)
 	n.gate = gate.New(gate.Config{Engine: n.clientConn, Probe: n.adminConn, Proposed: n.proposed, Verify: n.verify, Logger: n.log})
 	n.net, err = transport.New(transport.Config{
@@ -346,7 +356,7 @@ func (n *Node) run() error {
 			f()
 		}()
 	}
-	n.log.Info("node runs", "name", n.self.Name, "cluster", n.ident.Cluster, "clients", n.self.Clients, "raft", n.self.Raft)
+	n.log.Info("node runs", "name", n.self.Name, "cluster", n.ident.Cluster, "clients", n.self.Clients, "raft", n.self.Raft, "sentinel", n.self.Sentinel)
 	return nil
 }
 
@@ -361,6 +371,11 @@ func (n *Node) Err() error { return n.cons.Failed() }
 func (n *Node) Close() (err error) {
 	n.stop()
 	_ = n.cfg.Clients.Close() // whose end is told by accept
+	if n.discovery != nil {
+		err = n.discovery.Close()
+	} else if n.cfg.Sentinel != nil {
+		_ = n.cfg.Sentinel.Close()
+	}
 	if n.gate != nil {
 		n.gate.Close()
 	}
@@ -374,7 +389,7 @@ func (n *Node) Close() (err error) {
 		s.end()
 	}
 	if n.net != nil {
-		err = n.net.Close()
+		err = errors.Join(err, n.net.Close())
 	} else {
 		_ = n.cfg.Raft.Close()
 	}

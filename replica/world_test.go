@@ -30,6 +30,7 @@ type member struct {
 	name          string
 	dir           string
 	clients, raft string
+	sentinel      string
 	fs            vfs.FS
 }
 
@@ -86,7 +87,7 @@ func (w *world) open(i int) {
 	w.t.Helper()
 	m := w.nodes[i]
 	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Logger: w.logger(m),
-		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft)}
+		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Sentinel: w.listen(&m.sentinel)}
 	if i > 0 {
 		cfg.Join = []string{w.nodes[0].raft}
 	}

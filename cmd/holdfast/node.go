@@ -38,6 +38,7 @@ type nodeRunCmd struct {
 	PasswordFile    string   `help:"File with the clients' password, the same on all nodes; otherwise there is none." type:"path" env:"HOLDFAST_NODE_PASSWORD_FILE"`
 	ReadyFile       string   `help:"File to write the clients' address to, once the node serves them." type:"path"`
 	AllowNoPassword bool     `help:"Listen on an address that others reach, without a password."`
+	sentinelFlags
 }
 
 func (c *nodeRunCmd) Run(e *env) (err error) {
@@ -60,10 +61,14 @@ func (c *nodeRunCmd) Run(e *env) (err error) {
 	if err != nil {
 		return errors.Join(err, clients.Close())
 	}
-	n, err := replica.Open(e.ctx, replica.Config{
+	cfg := replica.Config{
 		Dir: c.Dir, Engine: c.Engine, Name: c.Name, Password: password, Secret: []byte(secret),
 		Clients: clients, Raft: raft, AdvertiseClients: c.Advertise, AdvertiseRaft: c.RaftAdvertise, Join: c.Join, Logger: e.logger,
-	})
+	}
+	if err := c.sentinelFlags.listen(&cfg); err != nil {
+		return errors.Join(err, clients.Close(), raft.Close())
+	}
+	n, err := replica.Open(e.ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -23,12 +23,14 @@ var may = map[string][]string{
 	// floor 0
 	"replica/core":      {},
 	"replica/engine":    {},
-	"replica/repl":      {},
+	"replica/resp":      {},
+	"replica/repl":      {"replica/resp"},
+	"replica/sentinel":  {"replica/resp", "internal/mutant"},
 	"replica/transport": {},
 	"replica/gate":      {"internal/mutant"},
 	"replica/consensus": {"internal/mutant"},
 	"replica": {"replica/consensus", "replica/core", "replica/engine", "replica/gate", "replica/repl",
-		"replica/transport", "internal/mutant"},
+		"replica/sentinel", "replica/transport", "internal/mutant"},
 
 	// floor 1
 	"store":           {"internal/mutant"},

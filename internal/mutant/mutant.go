@@ -31,6 +31,7 @@ func Active() []string {
 		{NoVerify, "mutant_noverify"},
 		{Early, "mutant_early"},
 		{NoFullSync, "mutant_nofullsync"},
+		{StayWithFirst, "mutant_stay"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

@@ -3,6 +3,8 @@ package repl
 import (
 	"bytes"
 	"fmt"
+
+	"github.com/holdfast-dev/holdfast/replica/resp"
 )
 
 // Scanner finds the boundaries in an engine's stream: the places where a command ends and no
@@ -61,7 +63,7 @@ func (s *Scanner) step(p []byte) (n int, boundary bool, err error) {
 	if line[0] == '\n' && s.args == 0 { // an engine's sign of life between commands
 		return n, !s.multi, nil
 	}
-	value, ok := number(line, want)
+	value, ok := resp.Header(line, want)
 	switch {
 	case !ok:
 		return 0, false, fmt.Errorf("%w: %.32q in the stream", ErrProtocol, line)
@@ -114,20 +116,4 @@ func (s *Scanner) line(p []byte) (line []byte, n int, err error) {
 		return line, n, nil
 	}
 	return p[:end+1], end + 1, nil
-}
-
-// number reads "*12\r\n" or "$12\r\n".
-func number(line []byte, kind byte) (int64, bool) {
-	n := len(line)
-	if n < 4 || line[0] != kind || line[n-2] != '\r' || n > 16 {
-		return 0, false
-	}
-	var v int64
-	for _, c := range line[1 : n-2] {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		v = v*10 + int64(c-'0')
-	}
-	return v, true
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/holdfast-dev/holdfast/replica/resp"
 )
 
 // session is an engine's connection to the feed.
@@ -106,47 +108,13 @@ func (s *session) keepAlive(f *Feed) (stop func()) {
 }
 
 // The handshake's commands and acknowledgements are short.
-const (
-	maxWords = 16
-	maxWord  = 512
-)
+var short = resp.Bounds{Words: 16, Word: 512}
 
 // read gives the next command that the engine sends.
 func (s *session) read() ([]string, error) {
-	n, err := s.header('*', maxWords)
-	if err != nil {
-		return nil, err
+	words, err := resp.ReadCommand(s.r, short)
+	if errors.Is(err, resp.ErrProtocol) {
+		err = fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if n == 0 {
-		return nil, fmt.Errorf("%w: an empty command", ErrProtocol)
-	}
-	words := make([]string, n)
-	for i := range words {
-		size, err := s.header('$', maxWord)
-		if err != nil {
-			return nil, err
-		}
-		b := make([]byte, size+2)
-		for got := 0; got < len(b); {
-			k, err := s.r.Read(b[got:])
-			if err != nil {
-				return nil, err
-			}
-			got += k
-		}
-		words[i] = string(b[:size])
-	}
-	return words, nil
-}
-
-func (s *session) header(kind byte, most int64) (int64, error) {
-	line, err := s.r.ReadSlice('\n')
-	if err != nil {
-		return 0, err
-	}
-	n, ok := number(line, kind)
-	if !ok || n > most {
-		return 0, fmt.Errorf("%w: %.32q", ErrProtocol, line)
-	}
-	return n, nil
+	return words, err
 }

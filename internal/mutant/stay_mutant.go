@@ -1,0 +1,5 @@
+//go:build mutant_stay
+
+package mutant
+
+const StayWithFirst = true
