@@ -6,7 +6,7 @@ GO      ?= go
 BIN     := bin/holdfast
 TIMEOUT ?= 15m
 
-.PHONY: help up build deps test test-short client compat bench lint fmt drill clean
+.PHONY: help up build deps test test-short client compat bench lint fmt drill model clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ drill: build ## the drills on the embedded engines
 	$(BIN) drill restart
 	$(BIN) drill backup
 	$(BIN) drill failover
+
+model: ## check the model of the nodes and its mutants; needs spin and gcc
+	@scripts/model
 
 client: build ## build the TypeScript client, test it against bin/holdfast; needs Node and npm
 	@scripts/client

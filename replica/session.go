@@ -92,7 +92,7 @@ func (s *session) pass(e *engine.Engine) {
 func (s *session) propose(end int64, entry []byte) {
 	s.given.Store(end)
 	s.n.mu.Lock()
-	s.n.core.Proposed(end)
+	s.n.core.Proposed(s.term, end)
 	s.n.mu.Unlock()
 	if err := s.n.cons.Propose(s.ctx, s.term, entry); err != nil {
 		s.stop() // the term is over: what is not in the log will not be
@@ -147,4 +147,14 @@ func (n *Node) proposed() int64 {
 	return n.session.given.Load()
 }
 
-func (n *Node) verify(done func(bool)) { n.cons.Verify(done) }
+// verify is about the session's term: what the engine said in it must not be confirmed by a later one.
+func (n *Node) verify(done func(bool)) {
+	n.mu.Lock()
+	s := n.session
+	n.mu.Unlock()
+	if s == nil {
+		done(false)
+		return
+	}
+	n.cons.Verify(s.term, done)
+}

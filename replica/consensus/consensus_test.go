@@ -46,7 +46,7 @@ func TestOneNode(t *testing.T) {
 
 func verified(n *node) bool {
 	ok := make(chan bool, 1)
-	n.Verify(func(is bool) { ok <- is })
+	n.Verify(n.State().Term, func(is bool) { ok <- is })
 	return <-ok
 }
 
@@ -155,7 +155,7 @@ func TestDeposedLeaderVerifiesNothing(t *testing.T) {
 	old := w.leader()
 	w.partition(old.id, true)
 	var yes atomic.Int32
-	old.Verify(func(ok bool) {
+	old.Verify(old.State().Term, func(ok bool) {
 		if ok {
 			yes.Add(1)
 		}
@@ -170,6 +170,29 @@ func TestDeposedLeaderVerifiesNothing(t *testing.T) {
 	eventually(t, "told", func() bool { return slices.Contains(old.log.words(), "counts") })
 	if slices.Contains(old.log.words(), "void") || yes.Load() > 0 {
 		t.Fatal("it spoke for the cluster while it was cut off")
+	}
+}
+
+// What a node read while it led is not confirmed by its leading again: another has led between.
+func TestVerifyIsForOneTerm(t *testing.T) {
+	w := newWorld(t, 5)
+	w.cluster(3)
+	old := w.leader()
+	term := old.State().Term
+	other := old.id%3 + 1
+	for _, to := range []uint64{other, old.id} {
+		eventually(t, "handed over", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			l := w.leader()
+			return l.id == to || l.Transfer(ctx, to) == nil
+		})
+		eventually(t, "verified", func() bool { l := w.leader(); return l.id == to && verified(l) })
+	}
+	ok := make(chan bool, 1)
+	old.Verify(term, func(is bool) { ok <- is })
+	if old.State().Term == term || <-ok {
+		t.Fatal("a later term verified an earlier one")
 	}
 }
 
@@ -200,7 +223,7 @@ func lateAnswersVerify(t *testing.T) bool {
 	w.mu.Unlock()
 	var yes atomic.Bool
 	answered := make(chan struct{})
-	old.Verify(func(ok bool) { yes.Store(ok); close(answered) })
+	old.Verify(old.State().Term, func(ok bool) { yes.Store(ok); close(answered) })
 	for _, m := range held {
 		old.Step(m)
 	}

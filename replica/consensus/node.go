@@ -183,13 +183,14 @@ func (n *Node) Propose(ctx context.Context, term uint64, data []byte) error {
 }
 
 // Verify calls done with true once a majority has confirmed, in answer to messages that were
-// sent after this call, that this node leads; with false when it does not.
-func (n *Node) Verify(done func(ok bool)) {
+// sent after this call, that this node leads in that term; with false when it does not, also when
+// it leads in a later one: others may have led between.
+func (n *Node) Verify(term uint64, done func(ok bool)) {
 	select {
 	case <-n.stop:
 		done(false)
 	default:
-		n.in.read(done)
+		n.in.read(term, done)
 	}
 }
 

@@ -63,9 +63,9 @@ func (b *inbox) call(f func()) {
 	b.signal()
 }
 
-func (b *inbox) read(done func(bool)) {
+func (b *inbox) read(term uint64, done func(bool)) {
 	b.mu.Lock()
-	b.got.reads = append(b.got.reads, read{done, time.Now()})
+	b.got.reads = append(b.got.reads, read{term, done, time.Now()})
 	b.mu.Unlock()
 	b.signal()
 }

@@ -10,6 +10,7 @@ import (
 )
 
 type read struct {
+	term uint64
 	done func(bool)
 	at   time.Time
 }
@@ -29,13 +30,29 @@ func (r *reads) ask(rn *raft.RawNode, more []read) {
 	if len(r.asked) > 0 || len(r.waiting) == 0 {
 		return
 	}
-	if s := rn.BasicStatus(); s.RaftState != raft.StateLeader {
+	s := rn.BasicStatus()
+	if s.RaftState != raft.StateLeader {
 		r.end()
 		return
 	}
-	r.asked, r.waiting = r.waiting, nil
+	r.take(s.HardState.GetTerm())
+	if len(r.asked) == 0 {
+		return
+	}
 	r.last++
 	rn.ReadIndex(id(r.last))
+}
+
+// take makes those who wait those who have asked. Who asks about an earlier term has the answer.
+func (r *reads) take(term uint64) {
+	for _, a := range r.waiting {
+		if a.term == term {
+			r.asked = append(r.asked, a)
+		} else {
+			a.done(false)
+		}
+	}
+	r.waiting = nil
 }
 
 func (r *reads) answered(states []raft.ReadState, rn *raft.RawNode, observe func(Event, time.Duration)) {

@@ -10,7 +10,7 @@ type Core struct {
 
 	term    uint64
 	leads   bool
-	barrier bool // everything that an earlier leader can have committed is applied
+	applied uint64 // the newest term of an entry; the word of who leads may come after it
 
 	engine   mode
 	replid   string // what the engine has called its history since it was promoted
@@ -77,7 +77,7 @@ func (c *Core) Next() Step {
 		return Step{Do: Start}
 	case c.engine == stray:
 		return Step{Do: Follow}
-	case !c.leads || !c.barrier:
+	case !c.barrier():
 		return Step{Do: Rest, Term: c.term}
 	case c.engine == follows:
 		return c.towardsPromotion()
@@ -113,15 +113,16 @@ func (c *Core) Restored(s State) {
 
 // Applied: the next entry of the log, of that term. It says whether the entry counts.
 func (c *Core) Applied(term uint64, e Entry) bool {
-	if c.leads && term == c.term {
-		c.barrier = true
-	}
+	c.applied = max(c.applied, term)
 	counts := c.state.Apply(e)
 	if d, ok := e.(Declaration); ok && counts && c.engine == promoted && (d.Node != c.self || d.ReplID != c.replid) {
 		c.engine = stray // another engine makes the stream from here on
 	}
 	return counts
 }
+
+// barrier: this node leads, and everything that an earlier leader can have committed is applied.
+func (c *Core) barrier() bool { return c.leads && c.applied == c.term }
 
 // Leadership: the log's term, and whether this node leads it. Whoever stops leading, even for
 // a moment, may have lost proposals: its engine holds effects that the log may never have.
@@ -132,11 +133,16 @@ func (c *Core) Leadership(term uint64, leads bool) {
 	if c.engine == promoted {
 		c.engine = stray
 	}
-	c.term, c.leads, c.barrier, c.proposed = term, leads, false, 0
+	c.term, c.leads, c.proposed = term, leads, 0
 }
 
-// Proposed: the log was given the stream of this node's epoch up to offset.
-func (c *Core) Proposed(offset int64) { c.proposed = offset }
+// Proposed: in that term the log was given the stream of this node's epoch up to offset. A session
+// of an earlier term may say so late; the log refuses what it proposes.
+func (c *Core) Proposed(term uint64, offset int64) {
+	if c.leads && term == c.term {
+		c.proposed = offset
+	}
+}
 
 // EngineStarted: an engine runs; what it holds is of no use.
 func (c *Core) EngineStarted() { c.engine, c.consumed, c.replid = stray, -1, "" }
@@ -172,7 +178,7 @@ func (c *Core) Promoted(replid string, offset int64) {
 // is open it waits; a node that leads has nobody to wait for.
 func (c *Core) Resume(replid string, offset int64) Verdict {
 	v := c.state.Resume(replid, offset)
-	if v == Wait && c.leads && c.barrier && c.proposed <= c.state.Offset {
+	if v == Wait && c.barrier() && c.proposed <= c.state.Offset {
 		return FullSync
 	}
 	return v

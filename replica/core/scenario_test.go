@@ -88,7 +88,7 @@ func tell(t *testing.T, c *core.Core, fields []string) string {
 	case "promoted":
 		c.Promoted(w["replid"], num("offset"))
 	case "proposed":
-		c.Proposed(num("offset"))
+		c.Proposed(uint64(num("term")), num("offset"))
 	case "leads":
 		c.Leadership(uint64(num("term")), true)
 	case "deposed":
