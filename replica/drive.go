@@ -66,6 +66,7 @@ func (n *Node) do(ctx context.Context, step core.Step, moved <-chan struct{}) er
 	case core.Promote:
 		replid, offset, err := e.Promote(ctx)
 		if err != nil {
+			n.told(func(c *core.Core) { c.Unsure() })
 			return err
 		}
 		n.told(func(c *core.Core) { c.Promoted(replid, offset) })

@@ -80,7 +80,7 @@ func (s *session) pass(e *engine.Engine) {
 		}
 		c := core.Chunk{Epoch: s.epoch, From: from, Safe: from + int64(max(safe, 0)), Bytes: buf[:k]}
 		entry := c.Encode()
-		s.propose(from+int64(k), entry)
+		s.propose(from, from+int64(k), entry)
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -89,18 +89,23 @@ func (s *session) pass(e *engine.Engine) {
 
 // propose says what is on its way before it is: the gate takes nothing for proven that could
 // have been given to the log earlier.
-func (s *session) propose(end int64, entry []byte) {
+func (s *session) propose(from, end int64, entry []byte) {
 	s.given.Store(end)
-	s.n.mu.Lock()
-	s.n.core.Proposed(s.term, end)
-	s.n.mu.Unlock()
+	s.tell(end)
 	if err := s.n.cons.Propose(s.ctx, s.term, entry); err != nil {
-		s.stop() // the term is over: what is not in the log will not be
+		s.tell(from) // the log did not take it: nobody has to wait for it
+		s.stop()
 		return
 	}
 	if releasesEarly {
 		s.n.gate.Committed(end)
 	}
+}
+
+func (s *session) tell(proposed int64) {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	s.n.core.Proposed(s.term, proposed)
 }
 
 // lost: the engine's stream broke. What it did after that nobody knows: it starts anew, empty.

@@ -168,10 +168,17 @@ func (c *Core) Consumed(offset int64) {
 // is not where the log is has to follow again.
 func (c *Core) Promoted(replid string, offset int64) {
 	if c.engine != follows || !c.leads || offset != c.state.Safe {
-		c.engine = stray
+		c.Unsure()
 		return
 	}
 	c.engine, c.replid, c.proposed = promoted, replid, 0
+}
+
+// Unsure: it is not known whether the engine was promoted. It has to follow again.
+func (c *Core) Unsure() {
+	if c.engine != down { // that one has to be started first
+		c.engine = stray
+	}
 }
 
 // Resume judges an engine of this node that asks to be fed. While the fate of its last bytes

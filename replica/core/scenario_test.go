@@ -87,6 +87,8 @@ func tell(t *testing.T, c *core.Core, fields []string) string {
 		c.Consumed(num("offset"))
 	case "promoted":
 		c.Promoted(w["replid"], num("offset"))
+	case "unsure":
+		c.Unsure()
 	case "proposed":
 		c.Proposed(uint64(num("term")), num("offset"))
 	case "leads":
