@@ -175,6 +175,21 @@ func TestRefusals(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), dir, filepath.Join(p.dir, "new"), filepath.Join(p.dir, "my.db")); !errors.Is(err, backup.ErrExists) {
 		t.Errorf("over a database: %v", err)
 	}
+	// What cannot have both names is not given one of them.
+	inside := filepath.Join(p.dir, "inside")
+	if _, err := backup.Restore(t.Context(), dir, inside, filepath.Join(inside, "my.db")); err == nil {
+		t.Error("a database in the store's directory")
+	}
+	if left, err := filepath.Glob(inside + "*"); err != nil || len(left) > 0 {
+		t.Errorf("left: %q %v", left, err)
+	}
+	journal := filepath.Join(p.dir, "old.db")
+	if err := os.WriteFile(journal+"-journal", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Restore(t.Context(), dir, filepath.Join(p.dir, "new"), journal); !errors.Is(err, backup.ErrExists) {
+		t.Errorf("beside the journal of another database: %v", err)
+	}
 	for _, c := range []struct {
 		name string
 		harm func(dir string) error

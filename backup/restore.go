@@ -54,7 +54,10 @@ func Restore(ctx context.Context, dir, storeDir, dbFile string) (m Manifest, err
 	if m, err = Read(dir); err != nil {
 		return m, err
 	}
-	for _, path := range []string{storeDir, dbFile, dbFile + "-wal"} { // a foreign log would be read into it
+	if storeDir, dbFile, err = apart(storeDir, dbFile); err != nil {
+		return m, err
+	}
+	for _, path := range []string{storeDir, dbFile, dbFile + "-wal", dbFile + "-journal"} { // foreign logs would be read into it
 		if err := absent(path); err != nil {
 			return m, err
 		}
@@ -71,14 +74,42 @@ func Restore(ctx context.Context, dir, storeDir, dbFile string) (m Manifest, err
 	if err := to.copy(ctx, m); err != nil {
 		return m, err
 	}
-	// The database last: a server that finds a store alone begins with an empty database, and
-	// Restore can be tried again.
-	err = errors.Join(os.Rename(to.store, storeDir), os.Rename(to.db, dbFile),
-		syncDir(filepath.Dir(storeDir)), syncDir(filepath.Dir(dbFile)))
-	if err != nil {
-		return m, fmt.Errorf("backup: restoring: %w", err)
+	return m, to.settle(storeDir, dbFile)
+}
+
+// apart makes the names absolute. Neither may lie in the other: what is put together in one place
+// could not get the other's name.
+func apart(storeDir, dbFile string) (dir, file string, err error) {
+	if dir, err = filepath.Abs(storeDir); err == nil {
+		file, err = filepath.Abs(dbFile)
 	}
-	return m, nil
+	if err != nil {
+		return "", "", fmt.Errorf("backup: %w", err)
+	}
+	for _, pair := range [][2]string{{dir, file}, {file, dir}} {
+		if rel, err := filepath.Rel(pair[0], pair[1]); err == nil && filepath.IsLocal(rel) {
+			return "", "", fmt.Errorf("backup: the database (%s) and the store's directory (%s) must lie beside each other", file, dir)
+		}
+	}
+	return dir, file, nil
+}
+
+// settle gives both their names, or neither. A process that dies in between leaves the store alone,
+// which the next Restore refuses by name (ErrExists): remove it then.
+func (t target) settle(storeDir, dbFile string) error {
+	err := os.Rename(t.store, storeDir)
+	if err == nil {
+		if err = os.Rename(t.db, dbFile); err != nil {
+			err = errors.Join(err, os.Rename(storeDir, t.store)) // where it is cleared away
+		}
+	}
+	if err == nil {
+		err = errors.Join(syncDir(filepath.Dir(storeDir)), syncDir(filepath.Dir(dbFile)))
+	}
+	if err != nil {
+		return fmt.Errorf("backup: restoring: %w", err)
+	}
+	return nil
 }
 
 // target is where files go until all of them are there.

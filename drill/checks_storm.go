@@ -59,14 +59,21 @@ func serversAnsweredWell(e *evidence) (wrong findings, looked string) {
 			wrong.add("%d times %s", e.Counts[name], name)
 		}
 	}
+	for _, name := range []string{didNotSay, didWait} {
+		if e.Counts[name] > 0 {
+			wrong.add("%d %s", e.Counts[name], name)
+		}
+	}
 	return wrong, fmt.Sprintf("%d answers of the kinds that the API names; servers ended cleanly", total)
 }
 
 // expected are the answers that a client of this storm may get.
 func expected(status int, problem string) bool {
 	switch status {
-	case 200, 201, 202, 204, 503:
+	case 200, 201, 202, 204:
 		return true
+	case 503:
+		return problem != orPlain("") // it says what is gone
 	case 409:
 		switch problem {
 		case "sold-out", "limit", "in-flight", "hold-gone", "hold-paid":
@@ -77,6 +84,12 @@ func expected(status int, problem string) bool {
 	}
 	return false
 }
+
+// What no client may meet.
+const (
+	didNotSay = "answers 503 without Retry-After"
+	didWait   = "requests without an answer in time"
+)
 
 // What is counted of the storm, by these names.
 const (

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,10 +17,12 @@ import (
 )
 
 const (
-	requestWithin = 10 * time.Second // longest one request
+	requestWithin = 15 * time.Second // longest one request; a server works 10 s on it, and 2 s more on a COMMIT
 	maxAnswer     = 1 << 16
 	problemPrefix = "urn:holdfast:problem:"
 )
+
+var errLate = errors.New("drill: no answer in time")
 
 // client sends the buyers' requests.
 type client struct {
@@ -47,6 +50,8 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 type reply struct {
 	status    int
 	problem   string // the problem's type, without its prefix
+	again     bool   // it says when to ask again
+	late      bool   // no answer in requestWithin
 	body      []byte
 	err       error // no answer: what became of it is not known
 	sent, got time.Time
@@ -73,7 +78,7 @@ func (c *client) once(ctx context.Context, method, path, key string, body []byte
 
 // send is once, to one server, however many requests are on their way.
 func (c *client) send(ctx context.Context, server, method, path, key string, body []byte, cut bool) (r reply) {
-	ctx, cancel := context.WithTimeout(ctx, requestWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, requestWithin, errLate)
 	defer cancel()
 	if cut {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) {
@@ -97,11 +102,12 @@ func (c *client) send(ctx context.Context, server, method, path, key string, bod
 	r.sent = time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return reply{err: err, sent: r.sent, got: time.Now()}
+		return reply{err: err, sent: r.sent, got: time.Now(), late: errors.Is(context.Cause(ctx), errLate)}
 	}
 	defer resp.Body.Close()
 	r.body, r.err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	r.status, r.got = resp.StatusCode, time.Now()
+	r.again, r.late = resp.Header.Get("Retry-After") != "", r.err != nil && errors.Is(context.Cause(ctx), errLate)
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") {
 		r.problem = strings.TrimPrefix(parse[struct{ Type string }](string(r.body)).Type, problemPrefix)
 	}

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -78,11 +79,17 @@ func (r *record) key(k *keyed) {
 func (r *record) answer(k *keyed, a reply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if a.late {
+		r.counts[didWait]++
+	}
 	if a.err != nil {
 		r.counts["no answer"]++
 		return
 	}
 	r.counts[fmt.Sprintf("answer %d %s", a.status, orPlain(a.problem))]++
+	if a.status == http.StatusServiceUnavailable && !a.again {
+		r.counts[didNotSay]++
+	}
 	r.answers++
 	if k != nil && k.Kind == kindHold {
 		r.asked = a.got

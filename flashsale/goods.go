@@ -303,22 +303,30 @@ func (s *Sales) Abandon(ctx context.Context, tx *sqldb.Tx, c payment.Claim) erro
 	if err != nil {
 		return err
 	}
+	if h.payment != c.Payment {
+		return nil
+	}
+	switch h.state { // which stays, because the row is locked
+	case StateHeld:
+		_, err := tx.Exec(ctx, `UPDATE holds SET payment = '', changed_at = holdfast_now() WHERE id = $1`, c.Hold)
+		return err
+	case StateConfirmed:
+		return s.cancel(ctx, tx, h)
+	}
+	return nil
+}
+
+// cancel takes an order back. It is the only way in which a payment that ends changes the numbers of a
+// sale, and so the only one that keeps everybody else waiting for its row.
+func (s *Sales) cancel(ctx context.Context, tx *sqldb.Tx, h holdRow) error {
 	if err := lockSale(ctx, tx, h.sale); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
-		UPDATE holds SET payment = '', changed_at = holdfast_now()
-		WHERE id = $1 AND payment = $2 AND state = 'held'`, c.Hold, c.Payment)
+	_, err := tx.Exec(ctx, `UPDATE holds SET state = 'cancelled', changed_at = holdfast_now() WHERE id = $1`, h.id)
 	if err != nil {
 		return err
 	}
-	n, err := tx.Exec(ctx, `
-		UPDATE holds SET state = 'cancelled', changed_at = holdfast_now()
-		WHERE id = $1 AND payment = $2 AND state = 'confirmed'`, c.Hold, c.Payment)
-	if err != nil || n == 0 {
-		return err
-	}
-	if _, err := tx.Exec(ctx, `UPDATE orders SET state = 'cancelled' WHERE payment = $1`, c.Payment); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE orders SET state = 'cancelled' WHERE payment = $1`, h.payment); err != nil {
 		return err
 	}
 	if err := freeUnits(ctx, tx, h.sale, "cancelled", []string{h.buyer}); err != nil {

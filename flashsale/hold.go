@@ -126,7 +126,7 @@ func (s *Sales) hold(ctx context.Context, t *terms, a attempt) (Held, error) {
 		return Held{}, sqldb.ErrCrowded
 	}
 	held, err := s.attempt(ctx, t, a)
-	s.gate.Leave(err == nil || !errors.Is(err, sqldb.ErrBusy) && !errors.Is(err, context.DeadlineExceeded))
+	s.gate.Leave(err == nil || refusal(err)) // what fails, fails at once: that is no throughput
 	return held, err
 }
 

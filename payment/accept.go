@@ -93,7 +93,7 @@ func (p *Payments) Accept(ctx context.Context, r Request) (Accepted, error) {
 		return Accepted{}, sqldb.ErrCrowded
 	}
 	a, err := p.accepting.Do(ctx, application{r, idem.Key{Scope: r.Key, Request: canonical}})
-	p.gate.Leave(!errors.Is(err, sqldb.ErrBusy))
+	p.gate.Leave(!fault(err)) // what fails at once is no throughput
 	if err != nil {
 		return Accepted{}, acceptError(err)
 	}
@@ -224,6 +224,16 @@ func insert(ctx context.Context, tx *sqldb.Tx, pays []Payment) error {
 		SELECT id, hold, buyer, amount, currency, source, 'pending', at, at, at FROM `+
 		tx.List("$1", "id text", "hold text", "buyer text", "amount bigint", "currency text", "source text", "at bigint"), list)
 	return err
+}
+
+// fault says whether the database is the reason.
+func fault(err error) bool {
+	for _, kind := range []error{sqldb.ErrBusy, sqldb.ErrUnavailable, sqldb.ErrOutcomeUnknown, sqldb.ErrFull} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 func acceptError(err error) error {

@@ -23,6 +23,7 @@ type hub struct {
 	db     *sqldb.DB
 	sales  *flashsale.Sales
 	logger *slog.Logger
+	quiet  quiet
 
 	mu     sync.Mutex
 	topics map[string]*topic
@@ -116,7 +117,9 @@ func (h *hub) follow(ctx context.Context, t *topic) {
 	defer tick.Stop()
 	for {
 		if err := h.step(ctx, t, &cursor); err != nil && ctx.Err() == nil {
-			h.logger.Warn("events: following", "sale", t.sale, "error", err)
+			if kept, ok := h.quiet.line("", time.Now()); ok {
+				h.logger.Warn("events: following", "sale", t.sale, "error", err, "unlogged", kept)
+			}
 		}
 		select {
 		case <-tick.C:

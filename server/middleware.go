@@ -72,7 +72,13 @@ func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) 
 		s.metrics.seconds.WithLabelValues(route, methodOf(r.Method)).Observe(took.Seconds())
 	}
 	if status >= 500 || (took > time.Second && !strings.HasSuffix(route, "/events")) {
-		s.Logger.WarnContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took)
+		kept, ok := int64(0), true
+		if status == http.StatusServiceUnavailable || status < 500 { // what a storm brings
+			kept, ok = s.quiet.line("status "+strconv.Itoa(status), time.Now())
+		}
+		if ok {
+			s.Logger.WarnContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took, "unlogged", kept)
+		}
 	}
 	s.span(r.Context(), t, route, status, began)
 }

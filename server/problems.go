@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -119,7 +120,9 @@ func (s *Server) fail(ctx context.Context, err error) error {
 			continue
 		}
 		if k.status >= 500 {
-			s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err)
+			if kept, ok := s.quiet.line(k.kind, time.Now()); ok {
+				s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err, "unlogged", kept)
+			}
 		}
 		s.metrics.problems.With(prometheus.Labels{"type": k.kind}).Inc()
 		return withRetry(problem(k.status, k.kind, k.detail), k.retry)

@@ -87,6 +87,7 @@ type Server struct {
 	metrics *metrics
 	hub     *hub
 	slots   chan struct{}
+	quiet   quiet
 
 	work    context.Context
 	stop    context.CancelFunc

@@ -20,9 +20,9 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := pgx.ParseConfig(rawURL)
+	cfg, err := parsePostgres(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err) // pgx leaves the password out
+		return nil, err
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = min(dialTimeout, opts.Timeout)
@@ -58,6 +58,14 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		migrator: func() *sql.DB { return stdlib.OpenDB(*unlimited) },
 		release:  func() error { return nil },
 	}, nil
+}
+
+func parsePostgres(rawURL string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err) // pgx leaves the password out
+	}
+	return cfg, nil
 }
 
 func setDefaults(cfg *pgx.ConnConfig, params map[string]string) {

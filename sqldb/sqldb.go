@@ -119,7 +119,7 @@ func Open(ctx context.Context, rawURL string, opts Options) (*DB, error) {
 	case "postgres", "postgresql":
 		db, err = openPostgres(rawURL, opts)
 	default:
-		return nil, fmt.Errorf("%w: a database URL begins with sqlite: or postgres://", ErrConfig)
+		return nil, errScheme
 	}
 	if err != nil {
 		return nil, err
@@ -129,6 +129,26 @@ func Open(ctx context.Context, rawURL string, opts Options) (*DB, error) {
 	}
 	return db, nil
 }
+
+// CheckURL says whether Open understands rawURL and opts. It asks nobody and makes nothing. Error:
+// ErrConfig.
+func CheckURL(rawURL string, opts Options) (err error) {
+	switch scheme, rest, _ := strings.Cut(rawURL, ":"); scheme {
+	case "sqlite":
+		if _, err = opts.withDefaults(SQLite); err == nil {
+			_, err = sqliteName(rest)
+		}
+	case "postgres", "postgresql":
+		if _, err = opts.withDefaults(PostgreSQL); err == nil {
+			_, err = parsePostgres(rawURL)
+		}
+	default:
+		err = errScheme
+	}
+	return err
+}
+
+var errScheme = fmt.Errorf("%w: a database URL begins with sqlite: or postgres://", ErrConfig)
 
 // Dialect says which SQL the database speaks.
 func (db *DB) Dialect() Dialect { return db.dialect }

@@ -54,8 +54,8 @@ func openSQLite(path string, opts Options) (*DB, error) {
 	return db, nil
 }
 
-// sqlitePath is where the file really lies: two names of one file must meet one lock.
-func sqlitePath(path string) (string, error) {
+// sqliteName is the file that the rest of a URL names, absolute.
+func sqliteName(path string) (string, error) {
 	if rest, ok := strings.CutPrefix(path, "//"); ok {
 		if !strings.HasPrefix(rest, "/") {
 			return "", fmt.Errorf("%w: write sqlite:PATH, or sqlite:///PATH from the root", ErrConfig)
@@ -68,6 +68,15 @@ func sqlitePath(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return path, nil
+}
+
+// sqlitePath is where the file really lies: two names of one file must meet one lock.
+func sqlitePath(path string) (string, error) {
+	path, err := sqliteName(path)
+	if err != nil {
+		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrConfig, err)

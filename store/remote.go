@@ -11,7 +11,7 @@
 // ErrUnavailable and a goroutine tries until it answers again, at most half a second apart.
 //
 // A cluster has one connection to each node, and a node that is down fails the calls for its
-// slots only. MOVED and ASK are followed, TRYAGAIN is tried again; each says that nothing has
+// slots only; one that is silent holds their places meanwhile, of which all nodes share 512. MOVED and ASK are followed, TRYAGAIN is tried again; each says that nothing has
 // happened. Nothing else is sent twice. What is published reaches all nodes (plain PUBLISH,
 // not sharded), so one subscription hears it. With sentinels the master is whom they name.
 //

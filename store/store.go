@@ -133,28 +133,43 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	scheme, rest, found := strings.Cut(rawURL, ":")
-	if !found {
-		scheme = "" // a name alone
+	if err := CheckURL(rawURL); err != nil {
+		return nil, err
 	}
 	var e engine
-	switch scheme {
+	switch scheme, _, _ := strings.Cut(rawURL, ":"); scheme {
 	case "mem":
-		if rest != "" {
-			return nil, fmt.Errorf("%w: mem: takes nothing behind the colon", ErrConfig)
-		}
 		e, err = openMem(opts)
 	case "file":
 		e, err = openFile(rawURL, opts)
-	case "redis", "rediss", "unix", schemeCluster, schemeSentinel, schemeNodes:
-		e, err = openRemote(ctx, rawURL, opts)
 	default:
-		return nil, fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster://, redis-sentinel:// or holdfast://", ErrConfig)
+		e, err = openRemote(ctx, rawURL, opts)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &Store{engine: e, observe: opts.Observe}, nil
+}
+
+// CheckURL says whether Open understands rawURL. It asks nobody and makes nothing. Error: ErrConfig.
+func CheckURL(rawURL string) (err error) {
+	scheme, rest, found := strings.Cut(rawURL, ":")
+	if !found {
+		scheme = "" // a name alone
+	}
+	switch scheme {
+	case "mem":
+		if rest != "" {
+			err = fmt.Errorf("%w: mem: takes nothing behind the colon", ErrConfig)
+		}
+	case "file":
+		_, err = fileDir(rawURL)
+	case "redis", "rediss", "unix", schemeCluster, schemeSentinel, schemeNodes:
+		_, err = parseRemote(rawURL)
+	default:
+		err = fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster://, redis-sentinel:// or holdfast://", ErrConfig)
+	}
+	return err
 }
 
 // Close ends the store. Decisions that are running finish, later ones get ErrClosed. A second

@@ -51,10 +51,8 @@ func (s *Store) Await(ctx context.Context, name string) (*Waiter, error) {
 
 // waits are the waiters of a process.
 type waits struct {
-	mu     sync.RWMutex
-	byName map[string][]*Waiter
-
-	turn     sync.Mutex
+	mu       sync.RWMutex
+	byName   map[string][]*Waiter
 	channels map[string]bool // listened to until the store is closed
 }
 
@@ -76,21 +74,33 @@ func (x *waits) drop(w *Waiter) {
 	}
 }
 
-// listen subscribes to a channel, once.
+// listen subscribes to a channel, once. Those who do so at the same time do not wait for each other,
+// because an engine that is silent would take its time from each of them in turn; one remains.
 func (x *waits) listen(ctx context.Context, s *Store, channel string) error {
-	x.turn.Lock()
-	defer x.turn.Unlock()
-	if x.channels[channel] {
+	if x.listening(channel) {
 		return nil
 	}
-	if _, err := s.Subscribe(ctx, channel, x.wake); err != nil { // closing the store cancels it
+	cancel, err := s.Subscribe(ctx, channel, x.wake)
+	if err != nil {
 		return err
 	}
+	x.mu.Lock()
+	again := x.channels[channel]
 	if x.channels == nil {
 		x.channels = map[string]bool{}
 	}
 	x.channels[channel] = true
-	return nil
+	x.mu.Unlock()
+	if again {
+		cancel()
+	}
+	return nil // closing the store cancels it
+}
+
+func (x *waits) listening(channel string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.channels[channel]
 }
 
 // wake wakes all who wait for a name, and never waits itself.

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,4 +142,30 @@ func TestAwaitAfterAFault(t *testing.T) {
 			return false
 		}
 	})
+}
+
+// Who begins to wait while the engine is silent is told so in time, however many others do the same.
+func TestAwaitWhileTheEngineIsSilent(t *testing.T) {
+	server := storetest.Redis(t)
+	const timeout = 200 * time.Millisecond
+	s := open(t, server.URL(), store.Options{Timeout: timeout})
+	if err := syscall.Kill(server.Pid(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 20 { // as good as each on a channel of its own
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout/2)
+			defer cancel()
+			began := time.Now()
+			w, err := s.Await(ctx, fmt.Sprint("w", i))
+			if err == nil {
+				w.Stop()
+			}
+			if took := time.Since(began); !errors.Is(err, store.ErrUnavailable) || took > time.Second {
+				t.Errorf("%v after %s", err, took.Round(time.Millisecond))
+			}
+		})
+	}
+	all.Wait()
 }

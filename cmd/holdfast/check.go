@@ -51,7 +51,7 @@ func (c *configCheckCmd) Run(e *env) error {
 			if c.BackupDir == "" {
 				return "none: 'holdfast backup' will be refused", nil
 			}
-			return c.BackupDir, place(c.BackupDir)
+			return c.BackupDir, place(c.BackupDir, true)
 		}},
 	} {
 		ctx, cancel := context.WithTimeout(e.ctx, checkTime)
@@ -71,13 +71,16 @@ func (c *configCheckCmd) Run(e *env) error {
 }
 
 func (c *configCheckCmd) store(ctx context.Context) (string, error) {
+	if err := store.CheckURL(c.Store); err != nil {
+		return "", err
+	}
 	switch {
 	case strings.HasPrefix(c.Store, "file:"):
 		dir := local(strings.TrimPrefix(c.Store, "file:"))
-		return "class A, in " + dir + " (not opened: a server may have it open)", place(dir)
+		return "class A, in " + dir + " (not opened: a server may have it open)", place(dir, true)
 	case c.Store == "mem:":
 		return "class C, gone with the process", nil
-	case c.Offline && strings.Contains(c.Store, ":"):
+	case c.Offline:
 		return "not asked", nil
 	}
 	s, err := store.Open(ctx, c.Store, store.Options{Timeout: checkTime})
@@ -92,13 +95,17 @@ func (c *configCheckCmd) store(ctx context.Context) (string, error) {
 }
 
 func (c *configCheckCmd) database(ctx context.Context) (string, error) {
-	if file, ok := strings.CutPrefix(c.DB, "sqlite:"); ok {
-		return local(file) + " (not opened: a server may have it open)", place(local(file))
+	opts := sqldb.Options{MaxConns: c.DBConns, Timeout: checkTime}
+	if err := sqldb.CheckURL(c.DB, opts); err != nil {
+		return "", err
 	}
-	if c.Offline && (strings.HasPrefix(c.DB, "postgres://") || strings.HasPrefix(c.DB, "postgresql://")) {
+	if file, ok := strings.CutPrefix(c.DB, "sqlite:"); ok {
+		return local(file) + " (not opened: a server may have it open)", place(local(file), false)
+	}
+	if c.Offline {
 		return "not asked", nil
 	}
-	db, err := sqldb.Open(ctx, c.DB, sqldb.Options{MaxConns: c.DBConns, Timeout: checkTime})
+	db, err := sqldb.Open(ctx, c.DB, opts)
 	if err != nil {
 		return "", err
 	}
@@ -117,15 +124,18 @@ func (c *configCheckCmd) provider(ctx context.Context) (string, error) {
 	return c.Provider + " answers", nil
 }
 
-// place says whether something can be made at path: what is there already of it are directories.
-func place(path string) error {
+// place says whether there is a directory, or a file, at path or can be: what is there already of the
+// way to it are directories.
+func place(path string, wantDir bool) error {
 	if path == "" {
 		return errors.New("the path is empty")
 	}
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		switch {
-		case err == nil && (info.IsDir() || dir == path):
+		case err == nil && dir == path && !wantDir && info.IsDir():
+			return fmt.Errorf("%s is a directory", dir)
+		case err == nil && (info.IsDir() || dir == path && !wantDir):
 			return nil
 		case err == nil:
 			return fmt.Errorf("%s is no directory", dir)

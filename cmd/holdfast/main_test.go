@@ -242,6 +242,18 @@ func TestConfigCheck(t *testing.T) {
 		{[]string{"--provider", "http://127.0.0.1:1"}, "FAIL  provider"},
 		{[]string{"--config", file("none")}, "FAIL  config"},
 		{[]string{"--backup-dir", file("log") + "/x"}, "FAIL  backup-dir"},
+		{[]string{"--backup-dir", file("log")}, "FAIL  backup-dir"},
+		{[]string{"--store", "file:" + file("log")}, "FAIL  store"},
+		{[]string{"--store", "file:" + file("x") + "?y"}, "FAIL  store"},
+		{[]string{"--store", "file://host/x"}, "FAIL  store"},
+		{[]string{"--store", "mem:x"}, "FAIL  store"},
+		{[]string{"--db", "sqlite:" + dir}, "FAIL  db"},
+		{[]string{"--db", "sqlite:" + file("x") + "?mode=ro"}, "FAIL  db"},
+		{[]string{"--db", "sqlite::memory:"}, "FAIL  db"},
+		{[]string{"--db-conns", "1001"}, "FAIL  db"},
+		{[]string{"--offline", "--store", "ftp://x"}, "FAIL  store"},
+		{[]string{"--offline", "--store", "redis://x/y"}, "FAIL  store"},
+		{[]string{"--offline", "--db", "postgres://127.0.0.1:port/x"}, "FAIL  db"},
 	} {
 		said, err := check(append(append([]string{}, good...), c.args...)...)
 		if err == nil || !strings.Contains(said, c.says) || strings.Count(said, "FAIL") != 1 {

@@ -19,7 +19,8 @@ export interface ProblemInit {
 /**
  * The server refused: an RFC 9457 problem. Nothing was done, unless `kind` is `outcome-unknown`
  * or `internal`. `type` is stable and made for programs; `title` and `detail` are for people and
- * may change. An answer that is no problem (a proxy's error page) has the type `about:blank`.
+ * may change. An answer that is no problem (a proxy's error page) has the type `about:blank`, and
+ * leaves open what was done, like no answer: repeat with `idempotencyKey`.
  */
 export class HoldfastProblem extends Error {
   override readonly name = "HoldfastProblem";
