@@ -75,7 +75,9 @@ func (r *steady) acknowledged(t *testing.T, more int, limit time.Duration) {
 
 // judge compares what was told with the fields that server has, past what is under test.
 // It returns how many that were acknowledged are lost.
-func (r *steady) judge(t *testing.T, server *storetest.Server) int {
+func (r *steady) judge(t *testing.T, server interface {
+	Admin(testing.TB, string) string
+}) int {
 	t.Helper()
 	there, lost := map[string]bool{}, 0
 	for _, id := range strings.Fields(strings.Trim(server.Admin(t, "HKEYS {k}"), "[]")) {

@@ -47,19 +47,42 @@ func (c *clock) time() time.Time { return time.UnixMicro(c.micros()) }
 // event loop stays real.
 func clocked(t testing.TB) (*Server, *clock) {
 	t.Helper()
-	found := binaries()
-	if len(found) == 0 {
-		missing(t, "neither valkey-server nor redis-server is installed")
+	c, env := shim(t)
+	return redisWith(t, env), c
+}
+
+// shim makes a clock and the environment in which a server, or one that it starts, follows it.
+func shim(t testing.TB) (*clock, []string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "storetest")
+	if err != nil {
+		t.Fatal(err)
 	}
-	s := newServer(t, found[0], nil, nil)
-	t.Cleanup(s.remove)
-	shim, file := filepath.Join(s.dir, "clock.so"), filepath.Join(s.dir, "clock")
-	compileShim(t, shim)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	library, file := filepath.Join(dir, "clock.so"), filepath.Join(dir, "clock")
+	compileShim(t, library)
 	c := newClock(t, file)
 	c.set(epoch)
-	s.env = []string{"LD_PRELOAD=" + shim, "STORETEST_CLOCK=" + file}
-	s.start(t)
-	return s, c
+	return c, []string{"LD_PRELOAD=" + library, "STORETEST_CLOCK=" + file}
+}
+
+// run lets the clock go on by itself until stop: servers that are to find each other wait by it.
+func (c *clock) run() (stop func()) {
+	done, gone := make(chan struct{}), make(chan struct{})
+	from, began := c.micros(), time.Now()
+	go func() {
+		defer close(gone)
+		for tick := time.NewTicker(pollEvery); ; {
+			select {
+			case <-tick.C:
+				c.set(from + time.Since(began).Microseconds())
+			case <-done:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-gone }
 }
 
 func compileShim(t testing.TB, to string) {

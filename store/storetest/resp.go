@@ -27,8 +27,10 @@ func (s *Server) Admin(t testing.TB, command string) string {
 	return reply
 }
 
-func (s *Server) ask(command string) (string, error) {
-	conn, err := net.DialTimeout("unix", s.socket(), time.Second)
+func (s *Server) ask(command string) (string, error) { return ask("unix", s.socket(), command) }
+
+func ask(network, addr, command string) (string, error) {
+	conn, err := net.DialTimeout(network, addr, time.Second)
 	if err != nil {
 		return "", err
 	}

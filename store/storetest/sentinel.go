@@ -23,8 +23,13 @@ type Watch struct {
 // Sentinel starts them and returns when every sentinel knows the replica and the others.
 func Sentinel(t testing.TB) *Watch {
 	t.Helper()
-	w := &Watch{t: t, master: startAlone(t)}
-	w.replica = startAlone(t, "--replicaof", "127.0.0.1 "+w.master.port)
+	return startSentinels(t, nil)
+}
+
+func startSentinels(t testing.TB, env []string, args ...string) *Watch {
+	t.Helper()
+	w := &Watch{t: t, master: startAlone(t, env, args...)}
+	w.replica = startAlone(t, env, append([]string{"--replicaof", "127.0.0.1 " + w.master.port}, args...)...)
 	poll(t, "the replica is in step", func() bool {
 		return strings.Contains(w.replica.Admin(t, "INFO replication"), "master_link_status:up")
 	})
@@ -40,10 +45,10 @@ func Sentinel(t testing.TB) *Watch {
 	return w
 }
 
-func startAlone(t testing.TB, args ...string) *node {
+func startAlone(t testing.TB, env []string, args ...string) *node {
 	t.Helper()
 	n := &node{port: freePort(t)}
-	n.Server = Redis(t, append([]string{"--port", n.port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"}, args...)...)
+	n.Server = redisWith(t, env, append([]string{"--port", n.port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"}, args...)...)
 	return n
 }
 
