@@ -229,6 +229,9 @@ func TestSeveralRefused(t *testing.T) {
 		"redis-cluster://a:1?db=3":                  "one database",
 		"redis-cluster://:secret@a:1,b:x":           "host:port",
 		"redis-sentinel://a:1,b:1":                  "name the master",
+		"rediss-sentinel://a:1,b:1":                 "name the master",
+		"rediss-cluster://a:1/3":                    "one database",
+		"redis-cluster://a:1?sentinel_password=x":   "for the URL of sentinels",
 		"redis-sentinel://a:1,b:1/main?class=b":     "failover",
 		"redis-cluster://" + "a:1,b:1?prefix={tag}": "braces",
 	} {

@@ -19,6 +19,7 @@ const (
 // Shards is a cluster of the test's own: three masters, each with one replica.
 type Shards struct {
 	t      testing.TB
+	scheme string
 	shards [shards]shard
 }
 
@@ -33,15 +34,15 @@ type node struct {
 // Cluster starts a cluster and returns when every node serves all slots and has its replica.
 func Cluster(t testing.TB) *Shards {
 	t.Helper()
-	return startCluster(t, nil)
+	return startCluster(t, settings{})
 }
 
-func startCluster(t testing.TB, env []string, args ...string) *Shards {
+func startCluster(t testing.TB, with settings) *Shards {
 	t.Helper()
-	c := &Shards{t: t}
+	c := &Shards{t: t, scheme: with.scheme("redis-cluster")}
 	var all []*node
 	for i := range c.shards {
-		c.shards[i] = shard{startNode(t, env, args), startNode(t, env, args)}
+		c.shards[i] = shard{startShard(t, with), startShard(t, with)}
 		all = append(all, c.shards[i].master, c.shards[i].replica)
 	}
 	for i, s := range c.shards {
@@ -68,11 +69,11 @@ func startCluster(t testing.TB, env []string, args ...string) *Shards {
 	return c
 }
 
-func startNode(t testing.TB, env, args []string) *node {
+func startShard(t testing.TB, with settings) *node {
 	t.Helper()
 	n := &node{port: freePort(t), bus: freePort(t)}
-	n.Server = redisWith(t, env, append([]string{"--port", n.port, "--bind", "127.0.0.1", "--cluster-enabled", "yes",
-		"--cluster-port", n.bus, "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"}, args...)...)
+	n.Server = with.server(t, n.port, "--cluster-enabled", "yes", "--cluster-port", n.bus, "--cluster-node-timeout", "1000",
+		"--repl-diskless-sync-delay", "0")
 	n.id = n.Admin(t, "CLUSTER MYID")
 	return n
 }
@@ -89,7 +90,7 @@ func (c *Shards) URL() string {
 	for _, s := range c.shards {
 		hosts = append(hosts, "127.0.0.1:"+s.master.port)
 	}
-	return "redis-cluster://" + strings.Join(hosts, ",")
+	return c.scheme + strings.Join(hosts, ",")
 }
 
 // Master is the server that is a shard's master, as far as the test has made it so.

@@ -118,7 +118,7 @@ func (n *Trio) Admin(t testing.TB, command string) (reply string) {
 			if p.gone == nil {
 				continue
 			}
-			if reply, err = ask("tcp", p.clients, command); err == nil {
+			if reply, err = ask("tcp", p.clients, "", command); err == nil {
 				return true
 			}
 		}

@@ -29,6 +29,8 @@ type Server struct {
 	env    []string
 	config string // of a sentinel, which takes nothing else
 
+	password string // that Admin says; empty: none
+
 	mu   sync.Mutex
 	cmd  *exec.Cmd     // nil while it is down
 	gone chan struct{} // closed when cmd has ended

@@ -28,7 +28,7 @@ var patient = []string{"--repl-timeout", "100000000"}
 func clusterRig(t testing.TB) rig {
 	c, env := shim(t)
 	stop := c.run()
-	s := startCluster(t, env, append(patient, "--cluster-node-timeout", "100000000")...)
+	s := startCluster(t, settings{env: env, args: append(patient, "--cluster-node-timeout", "100000000")})
 	stop()
 	g := rig{url: s.URL(), clock: c, flush: func(t testing.TB) {
 		for i := range shards {
@@ -46,7 +46,7 @@ func clusterRig(t testing.TB) rig {
 func sentinelRig(t testing.TB) rig {
 	c, env := shim(t)
 	stop := c.run()
-	w := startSentinels(t, env, patient...)
+	w := startSentinels(t, settings{env: env, args: patient})
 	stop()
 	return rig{url: w.URL(), clock: c, ways: []string{"{k}"}, flush: func(t testing.TB) { w.Master().Admin(t, "FLUSHALL") }}
 }
