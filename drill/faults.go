@@ -15,7 +15,7 @@ import (
 const (
 	FaultKillServer = "kill-server" // each server once: SIGKILL, and started again at once
 	FaultFlushStore = "flush-store" // FLUSHALL
-	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, with its file (class B), or the one of three nodes that leads
+	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, with its file (class B), or the one of three nodes that leads, unheard for its last 100 ms
 	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come; of nodes, the one that leads
 	FaultStopDB     = "stop-db"     // SIGQUIT to PostgreSQL, an immediate shutdown; started again after 3 s
 	FaultFullDisk   = "full-disk"   // no room below file: and SQLite for 3 s; Linux only

@@ -58,13 +58,23 @@ func (s *nodeStore) dial() (*respConn, error) {
 	return nil, errors.Join(failed...)
 }
 
-// killed kills the node that leads, and its engine with it, and starts it again at once.
+// lastWords is how long before its death nobody hears a leader: what it answered alone is then
+// nowhere else.
+const lastWords = 100 * time.Millisecond
+
+// killed kills the node that leads, and its engine with it, and starts it again at once. In its
+// last moments it does not reach the others.
 func (s *nodeStore) killed(ctx context.Context) (hit bool, err error) {
 	leader, err := s.leader(ctx)
 	if err != nil {
 		return false, err
 	}
-	if hit = s.nodes[leader].child.kill(); ctx.Err() != nil {
+	s.cutOff(leader, true, false, true)
+	wait(ctx, lastWords)
+	hit = s.nodes[leader].child.kill()
+	s.links.sever() // with all that it has said meanwhile
+	s.cutOff(leader, true, false, false)
+	if ctx.Err() != nil {
 		return hit, ctx.Err()
 	}
 	if err := s.start(leader, true); err != nil {

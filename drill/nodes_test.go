@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,22 @@ func TestSaleOnNodes(t *testing.T) {
 	nothingLeft(t)
 	if r.Class != "A" || len(r.Figures.(SaleFigures).Outages) != 3 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Nodes whose replies leave before a majority has what is behind them are no class A, and the
+// drill says so.
+func TestNodesThatAnswerTooEarly(t *testing.T) {
+	bin := program(t, "mutant_gateoff")
+	needed(t, "redis-server")
+	temporary(t)
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "nodes", Buyers: 60, Stock: 20,
+		Faults: []string{FaultKillStore, FaultKillStore, FaultKillStore, FaultKillStore},
+	})
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == "store-kept-its-word" })
+	if r.Checks[i].OK {
+		t.Errorf("seed %d: nothing was lost: %s", r.Seed, r.Checks[i].Detail)
 	}
 }
 
