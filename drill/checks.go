@@ -47,6 +47,7 @@ var saleChecks = []check{
 	{"everything-sold", everythingSold},
 	{"units-came-back", unitsCameBack},
 	{"permits-agree", permitsAgree},
+	{"store-kept-its-word", storeKeptItsWord},
 	{"events-streamed", eventsStreamed},
 	{"recovered-by-themselves", recoveredByThemselves},
 	{"servers-answered-well", serversAnsweredWell},

@@ -177,7 +177,7 @@ func unitsCameBack(e *evidence) (wrong findings, looked string) {
 }
 
 // dueBack is until when a unit whose hold ends at t has to be back: time in which no server was
-// up or the database was away does not count. A store that is away changes nothing.
+// up or the database was away, or could not sync, does not count. A store that is away changes nothing.
 func (e *evidence) dueBack(t int64) int64 {
 	until := t + backWithin.Microseconds()
 	for _, gap := range e.noService() {
@@ -194,7 +194,7 @@ type span struct{ from, to int64 }
 func (e *evidence) noService() []span {
 	gaps := e.allDown()
 	for _, o := range e.Outages {
-		if o.Fault == FaultStopDB {
+		if o.Fault == FaultStopDB || o.Fault == FaultSlowDisk {
 			gaps = append(gaps, span{o.Down, o.Up})
 		}
 	}

@@ -174,6 +174,8 @@ var violations = []struct {
 		s := e.Streams[0].Events
 		s[1], s[2] = s[2], s[1]
 	}},
+	{"store-kept-its-word", "a write is gone", func(_ *testing.T, e *evidence) { e.Marks.Lost = []int{7} }},
+	{"store-kept-its-word", "nothing was written", func(_ *testing.T, e *evidence) { e.Marks.Acked = 0 }},
 	{"events-streamed", "nobody watched", func(_ *testing.T, e *evidence) { e.Streams = nil }},
 	{"servers-answered-well", "an internal error", func(_ *testing.T, e *evidence) { e.Counts["answer 500 internal"] = 1 }},
 	{"servers-answered-well", "a refusal of what is right", func(_ *testing.T, e *evidence) { e.Counts["answer 422 amount"] = 1 }},

@@ -32,7 +32,7 @@ import (
 
 // SaleOptions of Sale. The zero value is a drill on the embedded engines.
 type SaleOptions struct {
-	Store    string    // store URL, or redis-server or valkey-server[?class=b]; default: file: in a temporary directory
+	Store    string    // store URL, or redis-server or valkey-server[?class=b], or nodes; default: file: in a temporary directory
 	DB       string    // database URL, or postgres; default: SQLite in a temporary directory
 	Buyers   int       // 1..100,000; default 400
 	Stock    int       // units, 1..100,000; default 100
@@ -125,6 +125,8 @@ func (p *plan) addEngines() (err error) {
 		return err
 	}
 	switch {
+	case p.own.store == ownNodes:
+		p.class = "A"
 	case p.own.classB:
 		p.class = "B"
 	case p.own.store != "":
@@ -140,7 +142,7 @@ func (p *plan) addEngines() (err error) {
 		return errors.New("drill: a database is sqlite:PATH, postgres://HOST, or postgres for one that the drill starts")
 	case p.Servers > 1 && !shared:
 		return errors.New("drill: several servers need a store and a database that they can share: " +
-			"--store redis://HOST --db postgres://HOST, or --store redis-server --db postgres")
+			"--store redis://HOST --db postgres://HOST, or --store redis-server (or nodes) --db postgres")
 	}
 	return nil
 }
@@ -171,18 +173,19 @@ func isPostgres(db string) bool {
 }
 
 func isRemote(store string) bool {
-	return strings.HasPrefix(store, "redis://") || strings.HasPrefix(store, "rediss://") || strings.HasPrefix(store, "unix:")
+	return strings.HasPrefix(store, "redis://") || strings.HasPrefix(store, "rediss://") || strings.HasPrefix(store, "unix:") ||
+		strings.HasPrefix(store, schemeNodes)
 }
 
 // storeClass is the class that the store's URL states.
 func storeClass(raw string) (string, error) {
 	switch {
-	case raw == "" || strings.HasPrefix(raw, "file:"):
+	case raw == "" || strings.HasPrefix(raw, "file:") || strings.HasPrefix(raw, schemeNodes):
 		return "A", nil
 	case strings.HasPrefix(raw, "mem:"):
 		return "C", nil
 	case !isRemote(raw):
-		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://… or rediss://HOST; the sale drill also starts redis-server and valkey-server")
+		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://…, rediss://HOST or holdfast://HOST,HOST; the sale drill also starts redis-server, valkey-server and nodes")
 	}
 	u, err := url.Parse(raw)
 	if err != nil {

@@ -22,13 +22,16 @@ const engineWithin = 20 * time.Second
 
 // owned are the engines that a run starts for itself. It harms no others.
 type owned struct {
-	store  string // program; empty: none
+	store  string // program, or ownNodes; empty: none
 	classB bool
 	db     bool
 }
 
 // ownedBy reads which engines the options name by a program instead of an address.
 func ownedBy(o SaleOptions) (own owned, err error) {
+	if o.Store == ownNodes {
+		return owned{store: o.Store, db: o.DB == "postgres"}, nil
+	}
 	name, query, _ := strings.Cut(o.Store, "?")
 	if name == "redis-server" || name == "valkey-server" {
 		own.store, own.classB = name, strings.EqualFold(query, "class=b")
@@ -49,8 +52,21 @@ type engine struct {
 	command func() *exec.Cmd
 	ask     func(ctx context.Context) error
 	tell    func(ctx context.Context, command string) (string, error) // of a store
+	dial    func() (*respConn, error)                                 // of a store
 	child   *child
 }
+
+// ownStore is one Valkey or Redis of the run's own.
+type ownStore struct{ engine *engine }
+
+func (s *ownStore) dial() (*respConn, error) { return s.engine.dial() }
+
+func (s *ownStore) killed(ctx context.Context) (bool, error) {
+	hit := s.engine.child.kill()
+	return hit, s.engine.start(ctx)
+}
+
+func (s *ownStore) standStill(ctx context.Context) (bool, error) { return s.engine.standStill(ctx) }
 
 // start runs the engine and returns when it answers.
 func (en *engine) start(ctx context.Context) (err error) {
@@ -94,7 +110,12 @@ func (en *engine) quit(sig os.Signal) bool {
 
 // hire starts the engines that the run is to have for itself. The place ends them.
 func (r *run) hire(ctx context.Context, n *nursery) error {
-	if r.own.store == "" && !r.own.db {
+	if r.own.store == ownNodes {
+		if err := r.hireNodes(ctx, n); err != nil {
+			return err
+		}
+	}
+	if (r.own.store == "" || r.own.store == ownNodes) && !r.own.db {
 		return nil
 	}
 	// Not in the run's own directory: a socket's path has at most 107 bytes, and PostgreSQL's
@@ -107,7 +128,7 @@ func (r *run) hire(ctx context.Context, n *nursery) error {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
-	if r.own.store != "" {
+	if r.own.store != "" && r.own.store != ownNodes {
 		if err := r.hireStore(ctx, n, filepath.Join(dir, "s")); err != nil {
 			return err
 		}
@@ -129,24 +150,31 @@ func (r *run) hireStore(ctx context.Context, n *nursery, dir string) error {
 		args = append(args[:len(args)-1], "yes", "--appendfsync", "always")
 		query = "?class=b"
 	}
-	r.store = &engine{
+	store := &engine{
 		nursery: n, name: r.own.store, url: "unix:" + socket + query, log: filepath.Join(r.place.dir, "store.log"),
 		command: func() *exec.Cmd { return exec.Command(r.own.store, args...) },
 		tell:    func(ctx context.Context, command string) (string, error) { return tell(ctx, socket, command) },
+		dial: func() (*respConn, error) {
+			c, err := net.DialTimeout("unix", socket, time.Second)
+			if err != nil {
+				return nil, err
+			}
+			return &respConn{c, bufio.NewReader(c)}, nil
+		},
 	}
-	r.store.ask = func(ctx context.Context) error {
-		answer, err := r.store.tell(ctx, "PING")
+	store.ask = func(ctx context.Context) error {
+		answer, err := store.tell(ctx, "PING")
 		if err == nil && answer != "+PONG" {
 			err = errors.New(answer) // it is loading
 		}
 		return err
 	}
 	r.progress.say("starting %s", r.own.store)
-	if err := r.store.start(ctx); err != nil {
+	if err := store.start(ctx); err != nil {
 		return err
 	}
-	r.place.undo = append(r.place.undo, func(context.Context) error { r.store.quit(os.Kill); return nil })
-	r.place.store = r.store.url
+	r.place.undo = append(r.place.undo, func(context.Context) error { store.quit(os.Kill); return nil })
+	r.store, r.place.store = &ownStore{store}, store.url
 	return nil
 }
 

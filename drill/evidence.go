@@ -31,7 +31,8 @@ type evidence struct {
 	// the store
 	StoreRead bool // false for mem:, which nobody can read from outside
 	Permits   map[string]int64
-	StoreNow  int64 // when it was read
+	StoreNow  int64   // when it was read
+	Marks     *marked // nil: the store is not the drill's own
 
 	// the provider
 	Provider []providerLine

@@ -15,17 +15,21 @@ import (
 const (
 	FaultKillServer = "kill-server" // each server once: SIGKILL, and started again at once
 	FaultFlushStore = "flush-store" // FLUSHALL
-	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, or with its file (class B)
-	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come
+	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, with its file (class B), or the one of three nodes that leads, unheard for its last 100 ms
+	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come; of nodes, the one that leads
 	FaultStopDB     = "stop-db"     // SIGQUIT to PostgreSQL, an immediate shutdown; started again after 3 s
 	FaultFullDisk   = "full-disk"   // no room below file: and SQLite for 3 s; Linux only
+	FaultSlowDisk   = "slow-disk"   // each sync of file: and SQLite takes 2.5 s, for 6 s; Linux only
 )
 
 // Faults are all of them, in the order of the documentation.
-var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultFullDisk}
+var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultFullDisk, FaultSlowDisk}
 
 // down is how long an engine stays away.
 const down = 3 * time.Second
+
+// slowSync is longer than the store waits for a disk.
+const slowSync = 2500 * time.Millisecond
 
 // fault is one that will happen.
 type fault struct {
@@ -51,7 +55,7 @@ func (p *plan) addFaults() error {
 			continue
 		case FaultFlushStore, FaultKillStore, FaultPauseStore:
 			if p.own.store == "" {
-				return fmt.Errorf("drill: the fault %s needs --store redis-server or --store valkey-server: only engines that the drill starts itself are harmed", name)
+				return fmt.Errorf("drill: the fault %s needs --store redis-server, valkey-server or nodes: only engines that the drill starts itself are harmed", name)
 			}
 		case FaultStopDB:
 			if !p.own.db {
@@ -60,6 +64,10 @@ func (p *plan) addFaults() error {
 		case FaultFullDisk:
 			if p.Store != "" || p.DB != "" {
 				return fmt.Errorf("drill: the fault %s is for the bare drill, file: and SQLite in a place of their own: no other disk is filled", name)
+			}
+		case FaultSlowDisk:
+			if (p.own.store != "" || isRemote(p.Store)) && (p.own.db || isPostgres(p.DB)) {
+				return fmt.Errorf("drill: the fault %s is for file: and SQLite, which sync to a disk themselves", name)
 			}
 		case "none", "":
 			continue
@@ -149,14 +157,17 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 	case FaultKillServer:
 		return r.fleet.kill(f.server)
 	case FaultFlushStore:
-		return r.store.flush(ctx)
+		hit, err = flush(ctx, r.store.dial, permitsKey(r.saleID))
+		r.marks.flushed()
+		return hit, err
 	case FaultKillStore:
-		hit = r.store.child.kill()
-		return hit, r.store.start(ctx)
+		return r.store.killed(ctx)
 	case FaultPauseStore:
 		return r.store.standStill(ctx)
 	case FaultFullDisk:
 		return fillDisk(ctx, r.place.disk())
+	case FaultSlowDisk:
+		return r.disk.slow(ctx, slowSync, 2*down), nil
 	default: // FaultStopDB
 		hit = r.db.quit(syscall.SIGQUIT)
 		wait(ctx, down)
@@ -164,20 +175,20 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 	}
 }
 
-// flush empties a store; hit says whether there was something in it. After another fault that
-// comes back with the next request that needs it.
-func (en *engine) flush(ctx context.Context) (hit bool, err error) {
-	size := ":0"
-	for until := time.Now().Add(standLatest); size == ":0" && time.Now().Before(until) && wait(ctx, time.Millisecond); {
-		if size, err = en.tell(ctx, "DBSIZE"); err != nil {
+// flush empties a store; hit says whether key was there. After another fault that comes back with
+// the next request that needs it.
+func flush(ctx context.Context, dial func() (*respConn, error), key string) (hit bool, err error) {
+	var there any
+	for until := time.Now().Add(standLatest); there != int64(1) && time.Now().Before(until) && wait(ctx, time.Millisecond); {
+		if there, err = tellOnce(dial, "EXISTS", key); err != nil {
 			return false, err
 		}
 	}
-	answer, err := en.tell(ctx, "FLUSHALL")
-	if err == nil && answer != "+OK" {
-		err = fmt.Errorf("FLUSHALL: %s", answer)
+	answer, err := tellOnce(dial, "FLUSHALL")
+	if err == nil && answer != "OK" {
+		err = fmt.Errorf("FLUSHALL: %v", answer)
 	}
-	return size != ":0", err
+	return there == int64(1), err
 }
 
 // standStill stops an engine for a while; hit says whether it was silent meanwhile.

@@ -16,7 +16,7 @@ import (
 // readPermits reads a sale's permits and their deadlines from the store, by the drill's own
 // reading of what lies there.
 func readPermits(ctx context.Context, raw string, e *evidence) (err error) {
-	key := "sale:{" + e.SaleID + "}:permits"
+	key := permitsKey(e.SaleID)
 	e.StoreNow = time.Now().UnixMicro()
 	switch {
 	case strings.HasPrefix(raw, "mem:"):
@@ -29,6 +29,8 @@ func readPermits(ctx context.Context, raw string, e *evidence) (err error) {
 	e.StoreRead = err == nil
 	return err
 }
+
+func permitsKey(sale string) string { return "sale:{" + sale + "}:permits" }
 
 // filePermits reads a sorted set from the files of a store that nobody has open. A member lies
 // under 03, the length of the key in 4 bytes, the key, the member; its value is the score with
@@ -68,6 +70,9 @@ func (silent) Fatalf(format string, args ...any) {
 
 // openRemote connects to the engine of a store URL. The prefix is for the caller.
 func openRemote(raw string) (client valkey.Client, prefix string, err error) {
+	if raw, err = oneOf(raw); err != nil {
+		return nil, "", err
+	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, "", errors.New("drill: the store's URL cannot be parsed")

@@ -52,14 +52,10 @@ func (pl *place) placeStore(raw string) error {
 	case strings.HasPrefix(raw, "mem:"):
 		pl.store = raw
 	case isRemote(raw):
-		u, err := url.Parse(raw)
-		if err != nil {
-			return errors.New("drill: the store's URL cannot be parsed")
+		var err error
+		if pl.store, err = withPrefix(raw, pl.id+":"); err != nil {
+			return err
 		}
-		q := u.Query()
-		q.Set("prefix", q.Get("prefix")+pl.id+":")
-		u.RawQuery = q.Encode()
-		pl.store = u.String()
 		pl.undo = append(pl.undo, func(ctx context.Context) error { return dropKeys(ctx, pl.store) })
 	default: // file:
 		dir := filepath.Join(localPath(raw, "file:"), pl.id)

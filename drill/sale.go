@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,9 @@ type run struct {
 	progress *progress
 	began    time.Time
 	place    *place
-	store    *engine // that this run has started; nil: none
+	store    harmed // that this run has started; nil: none
+	marks    *marks // of such a store
+	disk     *slowDisk
 	db       *engine
 	fleet    *fleet
 	provider *child
@@ -82,6 +85,12 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 	}
 	if err := r.hire(ctx, n); err != nil {
 		return report, err
+	}
+	if slices.Contains(r.Faults, FaultSlowDisk) {
+		if r.disk, err = newSlowDisk(); err != nil {
+			return report, err
+		}
+		defer r.disk.close()
 	}
 	e, err := r.gather(ctx, n)
 	if err != nil {
@@ -128,8 +137,10 @@ func (r *run) gather(ctx context.Context, n *nursery) (*evidence, error) {
 		return nil, err
 	}
 	e := r.evidence()
-	watched := r.startWatching(ctx)
-	if err := r.storm(ctx); err != nil {
+	watched, marked := r.startWatching(ctx), r.startMarking(ctx)
+	err := r.storm(ctx)
+	marked()
+	if err != nil {
 		watched()
 		return nil, err
 	}
@@ -155,6 +166,18 @@ func (r *run) gather(ctx context.Context, n *nursery) (*evidence, error) {
 	return e, r.look(ctx, e)
 }
 
+// startMarking has the drill write to a store of its own, until the returned function is called.
+func (r *run) startMarking(ctx context.Context) (stop func()) {
+	if r.store == nil {
+		return func() {}
+	}
+	r.marks = &marks{dial: r.store.dial, promised: r.class != "C"}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.marks.write(ctx) })
+	return func() { cancel(); wg.Wait() }
+}
+
 func (r *run) evidence() *evidence {
 	want := map[string]int{}
 	for _, f := range r.faults {
@@ -173,6 +196,12 @@ func (r *run) look(ctx context.Context, e *evidence) error {
 	}
 	if err := readPermits(ctx, r.place.store, e); err != nil {
 		return err
+	}
+	if r.marks != nil {
+		var err error
+		if e.Marks, err = r.marks.read(); err != nil {
+			return err
+		}
 	}
 	log, err := os.ReadFile(r.providerLog())
 	if err != nil {
@@ -220,6 +249,9 @@ func (r *run) startServers(ctx context.Context, n *nursery) error {
 	keys := fmt.Sprintf("keys:\n  - name: %s\n    sha256: %s\n", caller, hex.EncodeToString(sum[:]))
 	if err := os.WriteFile(config, []byte(keys), 0o600); err != nil {
 		return fmt.Errorf("drill: %w", err)
+	}
+	if r.disk != nil {
+		n = r.disk.nursery
 	}
 	r.fleet = &fleet{nursery: n, dir: r.place.dir, bin: r.Binary, args: []string{
 		"--store", r.place.store, "--db", r.place.db, "--config", config,

@@ -140,6 +140,23 @@ func TestSaleOnAFullDisk(t *testing.T) {
 	}
 }
 
+// With syncs that take longer than anybody waits for them, whoever asks is told to come back; with
+// a disk that is well again the sale goes on by itself.
+func TestSaleOnASlowDisk(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("seccomp is Linux's")
+	}
+	bin := program(t, "")
+	temporary(t)
+	r := drillSale(t, SaleOptions{Binary: bin, Buyers: 100, Stock: 40, Faults: []string{FaultSlowDisk}})
+	mustPass(t, r)
+	nothingLeft(t)
+	f := r.Figures.(SaleFigures)
+	if told := f.Answers["503 store-unavailable"] + f.Answers["503 outcome-unknown"] + f.Answers["503 busy"]; r.Class != "A" || told == 0 {
+		t.Errorf("nobody was told to come back: %+v", f.Answers)
+	}
+}
+
 // A store of class B keeps what it has said, also when it is killed.
 func TestSaleOnAStoreThatIsKilledAndKeepsItsFile(t *testing.T) {
 	bin := program(t, "")
@@ -236,6 +253,12 @@ func TestPlan(t *testing.T) {
 		{"stop of SQLite", SaleOptions{Store: "redis-server", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
 		{"stop of a named SQLite", SaleOptions{DB: "sqlite:/x", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
 		{"stop of the user's PostgreSQL", SaleOptions{DB: "postgres://h/d", Faults: []string{FaultStopDB}}, "only engines that the drill starts itself"},
+		{"nodes of the drill's own", SaleOptions{Servers: 2, Store: "nodes", DB: "postgres", Faults: ofServers}, ""},
+		{"flush of the user's nodes", SaleOptions{Store: "holdfast://a,b", Faults: []string{FaultFlushStore}}, "only engines that the drill starts itself"},
+		{"the user's nodes", SaleOptions{Store: "holdfast://a,b", DB: "postgres://h/d", Servers: 2}, ""},
+		{"slow syncs of file: and SQLite", SaleOptions{Faults: []string{FaultSlowDisk}}, ""},
+		{"slow syncs of SQLite alone", SaleOptions{Store: "redis-server", Faults: []string{FaultSlowDisk}}, ""},
+		{"slow syncs where there are none", SaleOptions{Store: "nodes", DB: "postgres", Faults: []string{FaultSlowDisk}}, "sync to a disk themselves"},
 		{"a store nobody knows", SaleOptions{Store: "http://h"}, "a store is"},
 		{"a database nobody knows", SaleOptions{DB: "mysql://h"}, "a database is"},
 	} {
@@ -261,7 +284,7 @@ func TestPlanCountsKills(t *testing.T) {
 
 func TestStoreClass(t *testing.T) {
 	for raw, want := range map[string]string{
-		"": "A", "file:/x": "A", "mem:": "C", "redis://h:1/2": "C", "unix:/s?class=b": "B", "rediss://h?class=B&prefix=x": "B",
+		"": "A", "file:/x": "A", "holdfast://a:1,b:2": "A", "mem:": "C", "redis://h:1/2": "C", "unix:/s?class=b": "B", "rediss://h?class=B&prefix=x": "B",
 	} {
 		if got, err := storeClass(raw); err != nil || got != want {
 			t.Errorf("%q: %s, %v", raw, got, err)

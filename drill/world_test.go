@@ -149,7 +149,7 @@ func goodEvidence() *evidence {
 	w.end(vanished, "expired", e.Holds[w.at[vanished]].ExpiresAt+200_000)
 	w.pay(w.hold("buyer-last"), "captured")
 
-	e.Demand = 7
+	e.Demand, e.Marks = 7, &marked{Promised: true, Acked: 100}
 	e.StoreNow, e.LastAsked = w.now+1_000_000, w.now
 	e.Permits["lapsing"] = w.now + 2_000_000 // of a request that was refused a moment ago
 	for range 2 {

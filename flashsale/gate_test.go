@@ -90,6 +90,8 @@ func gatePlan() storetest.Plan {
 
 func TestGateOnBothEngines(t *testing.T) { storetest.Diff(t, gatePlan()) }
 
+func TestGateOnSeveralEngines(t *testing.T) { storetest.DiffSeveral(t, gatePlan()) }
+
 func TestGateDifferencesAreNoticed(t *testing.T) {
 	storetest.DiffFinds(t, gatePlan(),
 		storetest.Mutation{Decision: "flashsale.admit", Old: "live >= tonumber(gate[2])", New: "live > tonumber(gate[2])"},

@@ -75,7 +75,9 @@ func (r *steady) acknowledged(t *testing.T, more int, limit time.Duration) {
 
 // judge compares what was told with the fields that server has, past what is under test.
 // It returns how many that were acknowledged are lost.
-func (r *steady) judge(t *testing.T, server *storetest.Server) int {
+func (r *steady) judge(t *testing.T, server interface {
+	Admin(testing.TB, string) string
+}) int {
 	t.Helper()
 	there, lost := map[string]bool{}, 0
 	for _, id := range strings.Fields(strings.Trim(server.Admin(t, "HKEYS {k}"), "[]")) {
@@ -227,6 +229,9 @@ func TestSeveralRefused(t *testing.T) {
 		"redis-cluster://a:1?db=3":                  "one database",
 		"redis-cluster://:secret@a:1,b:x":           "host:port",
 		"redis-sentinel://a:1,b:1":                  "name the master",
+		"rediss-sentinel://a:1,b:1":                 "name the master",
+		"rediss-cluster://a:1/3":                    "one database",
+		"redis-cluster://a:1?sentinel_password=x":   "for the URL of sentinels",
 		"redis-sentinel://a:1,b:1/main?class=b":     "failover",
 		"redis-cluster://" + "a:1,b:1?prefix={tag}": "braces",
 	} {

@@ -20,9 +20,15 @@ func TestConformance(t *testing.T) {
 	storetest.Each(t, conform)
 }
 
-func conform(t *testing.T, s *store.Store) {
-	names := map[string]bool{}
-	for _, c := range slices.Concat(tables, behaviours) {
+func conform(t *testing.T, s *store.Store) { conformThrough(t, s, func() {}) }
+
+// conformThrough has a fault in the middle of the suite.
+func conformThrough(t *testing.T, s *store.Store, fault func()) {
+	names, all := map[string]bool{}, slices.Concat(tables, behaviours)
+	for i, c := range all {
+		if i == len(all)/2 {
+			fault()
+		}
 		if names[c.name] {
 			t.Fatalf("two cases are called %s", c.name)
 		}

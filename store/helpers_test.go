@@ -27,14 +27,14 @@ type stepIn struct {
 	Pad     string
 }
 
-type stepOut struct{ N int64 }
+type stepOut struct{ N, Now int64 }
 
 var step = Decide("test.step", Lua(""), func(tx *Tx, in stepIn) stepOut {
 	n := tx.Incr(in.Count, 1)
 	name := strconv.FormatInt(n, 10)
 	tx.HSet(in.Fields, name, in.Pad)
 	tx.ZAdd(in.Members, -n, name)
-	return stepOut{n}
+	return stepOut{n, tx.Now()}
 })
 
 // seen reads what step has written, in one decision.

@@ -8,7 +8,10 @@ import (
 )
 
 // childDir asks this test binary to be the process that a test kills, see TestKill.
-const childDir = "HOLDFAST_STORE_CHILD"
+const (
+	childDir   = "HOLDFAST_STORE_CHILD"
+	childClock = "HOLDFAST_STORE_CLOCK" // the file of its wall clock, see TestClockJumps
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {

@@ -236,7 +236,12 @@ func (r *remote) dial(ctx context.Context, addr string, d *net.Dialer, _ *tls.Co
 		return nil, &dialError{err}
 	}
 	if r.at.tls != nil {
-		secure := tls.Client(conn, r.at.tls)
+		config := r.at.tls
+		if config.ServerName == "" { // one of several, each under its own name
+			config = config.Clone()
+			config.ServerName, _, _ = net.SplitHostPort(addr) // which was dialed, so it is one
+		}
+		secure := tls.Client(conn, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close() // it was never used
 			return nil, &dialError{err}

@@ -286,11 +286,11 @@ func TestNetworkSwallows(t *testing.T) {
 }
 
 // A random night: the network swallows, in one direction or both, delays and cuts; the engine dies,
-// and stands still. All callers are told the truth in bounded time, and afterwards all is well by
+// and stands still; its clock jumps by up to two days. All callers are told the truth in bounded time, and afterwards all is well by
 // itself. STORE_SEED replays a night.
 func TestNight(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	server := storetest.Redis(t, "--appendonly", "yes", "--appendfsync", "always")
+	server, clock := storetest.Jumpy(t, "--appendonly", "yes", "--appendfsync", "always")
 	network := storetest.NewProxy(t, server)
 	s := open(t, network.URL()+"?class=b", store.Options{Timeout: timeout})
 	faults := map[string]func(){
@@ -319,6 +319,9 @@ func TestNight(t *testing.T) {
 	}
 	t.Logf("STORE_SEED=%d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
+	if clock != nil {
+		faults["clock jumps"] = func() { clock.By(time.Duration(rng.Int64N(int64(96*time.Hour))) - 48*time.Hour) }
+	}
 	deck := slices.Concat(slices.Sorted(maps.Keys(faults)), slices.Sorted(maps.Keys(faults)))
 	rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 	l := &ledger{told: map[string]error{}}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -16,7 +17,18 @@ const (
 	schemeCluster  = "redis-cluster"
 	schemeSentinel = "redis-sentinel"
 	schemeNodes    = "holdfast" // nodes that lose nothing; each of them takes every client
+
+	schemeClusterTLS  = "rediss-cluster"
+	schemeSentinelTLS = "rediss-sentinel"
 )
+
+func several(scheme string) bool {
+	switch scheme {
+	case schemeCluster, schemeSentinel, schemeNodes, schemeClusterTLS, schemeSentinelTLS:
+		return true
+	}
+	return false
+}
 
 func (a *address) cluster() bool { return len(a.several) > 0 && a.master == "" }
 
@@ -24,7 +36,7 @@ func (a *address) cluster() bool { return len(a.several) > 0 && a.master == "" }
 // reads one host only. Of any other URL it changes nothing.
 func splitHosts(raw string) (string, []string) {
 	scheme, rest, found := strings.Cut(raw, "://")
-	if !found || scheme != schemeCluster && scheme != schemeSentinel && scheme != schemeNodes {
+	if !found || !several(scheme) {
 		return raw, nil
 	}
 	from, end := 0, len(rest)
@@ -49,7 +61,7 @@ func (a *address) readSeveral(u *url.URL, hosts []string) error {
 				return err
 			}
 		}
-	case u.Scheme == schemeSentinel:
+	case u.Scheme == schemeSentinel, u.Scheme == schemeSentinelTLS:
 		standard, a.master = "26379", path
 		if a.master == "" {
 			return fmt.Errorf("%w: name the master as the sentinels do: %s://host:port/master", ErrConfig, u.Scheme)
@@ -69,6 +81,9 @@ func (a *address) readSeveral(u *url.URL, hosts []string) error {
 		a.several = append(a.several, net.JoinHostPort(one.Hostname(), port))
 	}
 	a.network = "tcp"
+	if u.Scheme == schemeClusterTLS || u.Scheme == schemeSentinelTLS {
+		a.tls = &tls.Config{MinVersion: tls.VersionTLS12} // each server proves the name by which it is dialed
+	}
 	if u.Scheme == schemeNodes {
 		a.nodes, a.several, a.class = a.several, nil, ClassA
 	}
@@ -82,6 +97,9 @@ func (a *address) checkSeveral() error {
 	}
 	if len(a.nodes) > 0 && a.class != ClassA {
 		return fmt.Errorf("%w: the class of nodes is a, and cannot be stated", ErrConfig)
+	}
+	if a.master == "" && (a.sentinelUser != "" || a.sentinelPassword != "") {
+		return fmt.Errorf("%w: sentinel_username and sentinel_password are for the URL of sentinels", ErrConfig)
 	}
 	if a.master != "" && a.class == ClassB {
 		return fmt.Errorf("%w: class=b is stated, but after a failover by sentinels the last writes may be lost", ErrConfig)
@@ -97,10 +115,14 @@ func (a *address) severalOptions(o *valkey.ClientOption) {
 	o.InitAddress, o.ForceSingleClient = a.several, false
 	if a.master != "" {
 		// A message of the sentinels can be missed, so they are asked as well.
-		o.Sentinel = valkey.SentinelOption{MasterSet: a.master, TopologyRefreshInterval: time.Second}
+		o.Sentinel = valkey.SentinelOption{
+			MasterSet: a.master, TopologyRefreshInterval: time.Second,
+			Username: a.sentinelUser, Password: a.sentinelPassword,
+		}
 		return
 	}
 	o.PipelineMultiplex = 0 // one connection to each node
+	o.TLSConfig = a.tls     // dial does it; this says which of a node's ports it is
 	o.ClusterOption.MaxMovedRedirections = maxRedirections
 }
 

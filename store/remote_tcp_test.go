@@ -7,8 +7,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +74,55 @@ func TestTLS(t *testing.T) {
 		cancel()
 	}
 	refused(t, start(unknown), store.ErrUnavailable, "certificate")
+	t.Run("cluster", func(t *testing.T) { secured(t, storetest.Secured{Cert: known.cert, Key: known.key}.Cluster(t)) })
+	t.Run("sentinel", func(t *testing.T) {
+		const password = "s/ecret"
+		w := storetest.Secured{Cert: known.cert, Key: known.key, SentinelPassword: password}.Sentinel(t)
+		refused(t, w.URL(), store.ErrConfig, "NOAUTH")
+		refused(t, w.URL()+"?sentinel_password=wrong-secret", store.ErrConfig, "WRONGPASS")
+		for _, user := range []string{"", "sentinel_username=default&"} {
+			secured(t, several{w, w.URL() + "?" + user + "sentinel_password=" + url.QueryEscape(password)})
+		}
+	})
 	refused(t, "redis://localhost"+strings.TrimPrefix(start(known), "rediss://localhost"), store.ErrUnavailable, "")
+}
+
+type several struct {
+	*storetest.Watch
+	url string
+}
+
+func (s several) URL() string { return s.url }
+
+// secured: decisions and subscriptions on several servers that speak TLS alone, also after a
+// failover.
+func secured(t *testing.T, engines interface{ URL() string }) {
+	t.Helper()
+	s := open(t, engines.URL(), store.Options{})
+	heard := make(chan string, 100)
+	cancel, err := s.Subscribe(t.Context(), "news", func(p string) { heard <- p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cancel()
+	for i := range 30 { // of every shard
+		must(t, s, fmt.Sprintf("{k%d}", i), "incr", "1")
+	}
+	must(t, s, "{k}", "notify", "x")
+	if got := receive(t, heard); got != "x" {
+		t.Errorf("heard %q", got)
+	}
+	switch e := engines.(type) {
+	case *storetest.Shards:
+		e.Failover(e.Shard(store.Slot("{k1}")))
+	case several:
+		e.Failover()
+	}
+	within(t, 10*time.Second, "it decides after the failover", func() bool {
+		_, err := do(t, s, "{k1}", "incr", "1")
+		return err == nil
+	})
+	refused(t, "redis"+strings.TrimPrefix(engines.URL(), "rediss"), store.ErrUnavailable, "")
 }
 
 type certificate struct{ cert, key string }
@@ -85,7 +135,7 @@ func newCertificate(t *testing.T, name string) certificate {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

@@ -20,8 +20,11 @@ type address struct {
 	user     string
 	password string
 	db       int
-	prefix   string
-	class    Class // ClassA of nodes; ClassB when the URL states it
+
+	sentinelUser, sentinelPassword string
+
+	prefix string
+	class  Class // ClassA of nodes; ClassB when the URL states it
 }
 
 const maxPrefix = 64
@@ -45,7 +48,7 @@ func parseRemote(raw string) (address, error) {
 	switch u.Scheme {
 	case "unix":
 		err = a.readSocket(u)
-	case schemeCluster, schemeSentinel, schemeNodes:
+	case schemeCluster, schemeSentinel, schemeNodes, schemeClusterTLS, schemeSentinelTLS:
 		err = a.readSeveral(u, hosts)
 	default:
 		err = a.readHost(u)
@@ -123,8 +126,12 @@ func (a *address) readQuery(raw string) error {
 			err = a.readPrefix(value)
 		case "class":
 			err = a.readClass(value)
+		case "sentinel_username":
+			a.sentinelUser = value
+		case "sentinel_password":
+			a.sentinelPassword = value
 		default:
-			err = fmt.Errorf("%w: unknown parameter %q; there are db, prefix and class", ErrConfig, name)
+			err = fmt.Errorf("%w: unknown parameter %q; there are db, prefix, class, sentinel_username and sentinel_password", ErrConfig, name)
 		}
 		if err != nil {
 			return err

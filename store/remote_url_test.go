@@ -32,6 +32,10 @@ func TestRemoteURL(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.url, got, err)
 		}
 	}
+	got, err := parseRemote("rediss-sentinel://u:p@a,b:1/main?sentinel_username=w&sentinel_password=p%2Fw")
+	if err != nil || got.tls == nil || got.tls.ServerName != "" || got.user != "u" || got.sentinelUser != "w" || got.sentinelPassword != "p/w" {
+		t.Errorf("rediss-sentinel: %+v, %v", got, err)
+	}
 	if got, err := parseRemote("rediss://h"); err != nil || got.tls == nil || got.tls.ServerName != "h" {
 		t.Errorf("rediss: %+v, %v", got, err)
 	}
@@ -70,6 +74,7 @@ func TestRemoteURLRefused(t *testing.T) {
 func FuzzRemoteURL(f *testing.F) {
 	for _, seed := range []string{
 		"redis://u:p@h:1/2?prefix=a&class=b", "unix:/s?db=1", "rediss://[::1]", "unix://u:p@/s%20", "redis://%", "unix:%zz",
+		"redis-cluster://a:1,b:2?prefix=p", "rediss-cluster://u:p@a", "rediss-sentinel://a,[::1]:2/m?sentinel_password=x", "holdfast://a:1,b:2/3",
 	} {
 		f.Add(seed)
 	}
@@ -81,7 +86,8 @@ func FuzzRemoteURL(f *testing.F) {
 			}
 			return
 		}
-		if a.host == "" || a.db < 0 || strings.ContainsAny(a.prefix, "{}") || (a.class != ClassB && a.class != ClassC) {
+		someHost := a.host != "" || len(a.several)+len(a.nodes) > 0
+		if !someHost || a.db < 0 || strings.ContainsAny(a.prefix, "{}") || a.class == ClassA != (len(a.nodes) > 0) {
 			t.Errorf("%q: %+v", url, a)
 		}
 		if key := a.prefix + "x{tag}"; Slot(key) != Slot("{tag}") {

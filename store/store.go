@@ -125,7 +125,9 @@ type Store struct {
 //	                        ?prefix=P puts P before every key and channel, ?class=b states class B
 //	holdfast://host:port,host:port               holdfast nodes: nothing that was acknowledged is lost
 //	redis-cluster://host:port,host:port          a cluster, by some of its nodes
-//	redis-sentinel://host:port,host:port/master  the master that sentinels know by that name
+//	redis-sentinel://host:port,host:port/master  the master that sentinels know by that name;
+//	                        ?sentinel_username=U and ?sentinel_password=P are for the sentinels themselves
+//	rediss-cluster://, rediss-sentinel://        the same with TLS, to every server and sentinel
 //
 // It fails with ErrConfig, ErrLocked, ErrNewer or ErrUnavailable.
 func Open(ctx context.Context, rawURL string, opts Options) (*Store, error) {
@@ -164,10 +166,10 @@ func CheckURL(rawURL string) (err error) {
 		}
 	case "file":
 		_, err = fileDir(rawURL)
-	case "redis", "rediss", "unix", schemeCluster, schemeSentinel, schemeNodes:
+	case "redis", "rediss", "unix", schemeCluster, schemeSentinel, schemeNodes, schemeClusterTLS, schemeSentinelTLS:
 		_, err = parseRemote(rawURL)
 	default:
-		err = fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster://, redis-sentinel:// or holdfast://", ErrConfig)
+		err = fmt.Errorf("%w: a store's URL begins with mem:, file:, unix:, redis://, rediss://, redis-cluster://, redis-sentinel:// (rediss-… with TLS) or holdfast://", ErrConfig)
 	}
 	return err
 }

@@ -18,12 +18,12 @@ type drillCmd struct {
 }
 
 type drillSaleCmd struct {
-	Store   string   `help:"Store to use, under a prefix of its own; or redis-server or valkey-server (with ?class=b), which the drill starts for itself. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
+	Store   string   `help:"Store to use, under a prefix of its own; or redis-server, valkey-server (with ?class=b) or nodes (three of them), which the drill starts for itself. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
 	DB      string   `name:"db" help:"Database to use, in a schema of its own; or postgres, which the drill starts for itself. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
 	Buyers  int      `help:"How many buyers." default:"400"`
 	Stock   int      `help:"How many units." default:"100"`
 	Servers int      `help:"How many servers; more than one needs --store and --db." default:"1"`
-	Fault   []string `help:"Faults, with commas: kill-server (every server once); flush-store, kill-store, pause-store, with --store redis-server or valkey-server; stop-db, with --db postgres; full-disk, on the bare drill; or none." default:"kill-server"`
+	Fault   []string `help:"Faults, with commas: kill-server (every server once); flush-store, kill-store, pause-store, with --store redis-server, valkey-server or nodes (of which the one that leads is killed or paused); stop-db, with --db postgres; full-disk, on the bare drill; slow-disk, with file: or SQLite; or none." default:"kill-server"`
 	Rounds  int      `help:"Run it so often, with other seeds." default:"1"`
 	Seed    uint64   `help:"Deals the same cards as the run that printed it; 0: a new one."`
 	JSON    bool     `name:"json" help:"The last line is the report as JSON."`

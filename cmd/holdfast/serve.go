@@ -15,7 +15,7 @@ type serveCmd struct {
 // serveFlags is what a server stands on.
 type serveFlags struct {
 	Listen          string        `help:"Address to listen on. Other than loopback needs API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
-	Store           string        `help:"Store: file:DIR, redis://…, rediss://…, redis-cluster://…, redis-sentinel://…, holdfast://HOST:PORT,HOST:PORT, unix:PATH (?prefix=, ?class=b), mem:." required:"" env:"HOLDFAST_STORE"`
+	Store           string        `help:"Store: file:DIR, redis://…, rediss://…, redis-cluster://…, redis-sentinel://… (rediss-… with TLS), holdfast://HOST:PORT,HOST:PORT, unix:PATH (?prefix=, ?class=b), mem:." required:"" env:"HOLDFAST_STORE"`
 	DB              string        `name:"db" help:"Database: postgres://… or sqlite:FILE." required:"" env:"HOLDFAST_DB"`
 	DBConns         int           `name:"db-conns" help:"Most database connections; 0: 16 on PostgreSQL." default:"0" env:"HOLDFAST_DB_CONNS"`
 	Provider        string        `help:"Payment provider: http://host:port that speaks the protocol of 'holdfast provider'." required:"" env:"HOLDFAST_PROVIDER"`

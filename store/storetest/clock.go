@@ -47,30 +47,100 @@ func (c *clock) time() time.Time { return time.UnixMicro(c.micros()) }
 // event loop stays real.
 func clocked(t testing.TB) (*Server, *clock) {
 	t.Helper()
-	found := binaries()
-	if len(found) == 0 {
-		missing(t, "neither valkey-server nor redis-server is installed")
+	c, env := shim(t)
+	return redisWith(t, env), c
+}
+
+// shim makes a clock and the environment in which a server, or one that it starts, follows it.
+func shim(t testing.TB) (*clock, []string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "storetest")
+	if err != nil {
+		t.Fatal(err)
 	}
-	s := newServer(t, found[0], nil, nil)
-	t.Cleanup(s.remove)
-	shim, file := filepath.Join(s.dir, "clock.so"), filepath.Join(s.dir, "clock")
-	compileShim(t, shim)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	library, file := filepath.Join(dir, "clock.so"), filepath.Join(dir, "clock")
+	compileShim(t, library)
 	c := newClock(t, file)
 	c.set(epoch)
-	s.env = []string{"LD_PRELOAD=" + shim, "STORETEST_CLOCK=" + file}
-	s.start(t)
-	return s, c
+	return c, []string{"LD_PRELOAD=" + library, "STORETEST_CLOCK=" + file}
+}
+
+// Jumps is the wall clock of a server that a test puts forward and back; otherwise it goes on like
+// the machine's.
+type Jumps struct {
+	clock *clock
+	ahead atomic.Int64 // of the machine's clock, µs
+}
+
+// By moves the clock.
+func (j *Jumps) By(d time.Duration) {
+	j.ahead.Add(d.Microseconds())
+	j.clock.set(time.Now().UnixMicro() + j.ahead.Load())
+}
+
+// Jumpy is [Redis] with a clock that jumps. Without a C compiler, which that needs, the clock is
+// nil: the fault is one that this machine cannot try, and the test says so.
+func Jumpy(t testing.TB, args ...string) (*Server, *Jumps) {
+	t.Helper()
+	if compiler() == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("CI=true and no C compiler is installed, which the clock shim needs")
+		}
+		t.Log("skipped: jumps of the clock: no C compiler is installed")
+		return Redis(t, args...), nil
+	}
+	c, env := shim(t)
+	j := &Jumps{clock: c}
+	j.By(0)
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		for tick := time.NewTicker(pollEvery); ; {
+			select {
+			case <-tick.C:
+				j.By(0)
+			case <-done:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(done); <-gone }) // after the mapping's own cleanup was registered, so before it
+	return redisWith(t, env, args...), j
+}
+
+// run lets the clock go on by itself until stop: servers that are to find each other wait by it.
+func (c *clock) run() (stop func()) {
+	done, gone := make(chan struct{}), make(chan struct{})
+	from, began := c.micros(), time.Now()
+	go func() {
+		defer close(gone)
+		for tick := time.NewTicker(pollEvery); ; {
+			select {
+			case <-tick.C:
+				c.set(from + time.Since(began).Microseconds())
+			case <-done:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-gone }
+}
+
+func compiler() string {
+	for _, name := range []string{"cc", "gcc", "clang"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func compileShim(t testing.TB, to string) {
 	t.Helper()
-	var cc string
-	for _, name := range []string{"cc", "gcc", "clang"} {
-		if path, err := exec.LookPath(name); err == nil {
-			cc = path
-			break
-		}
-	}
+	cc := compiler()
 	if cc == "" {
 		missing(t, "no C compiler is installed, which the clock shim needs")
 	}

@@ -16,9 +16,10 @@ const (
 	clusterSlots = 16384
 )
 
-// Nodes is a cluster of the test's own: three masters, each with one replica.
-type Nodes struct {
+// Shards is a cluster of the test's own: three masters, each with one replica.
+type Shards struct {
 	t      testing.TB
+	scheme string
 	shards [shards]shard
 }
 
@@ -31,12 +32,17 @@ type node struct {
 }
 
 // Cluster starts a cluster and returns when every node serves all slots and has its replica.
-func Cluster(t testing.TB) *Nodes {
+func Cluster(t testing.TB) *Shards {
 	t.Helper()
-	c := &Nodes{t: t}
+	return startCluster(t, settings{})
+}
+
+func startCluster(t testing.TB, with settings) *Shards {
+	t.Helper()
+	c := &Shards{t: t, scheme: with.scheme("redis-cluster")}
 	var all []*node
 	for i := range c.shards {
-		c.shards[i] = shard{startNode(t), startNode(t)}
+		c.shards[i] = shard{startShard(t, with), startShard(t, with)}
 		all = append(all, c.shards[i].master, c.shards[i].replica)
 	}
 	for i, s := range c.shards {
@@ -63,11 +69,11 @@ func Cluster(t testing.TB) *Nodes {
 	return c
 }
 
-func startNode(t testing.TB) *node {
+func startShard(t testing.TB, with settings) *node {
 	t.Helper()
 	n := &node{port: freePort(t), bus: freePort(t)}
-	n.Server = Redis(t, "--port", n.port, "--bind", "127.0.0.1", "--cluster-enabled", "yes",
-		"--cluster-port", n.bus, "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+	n.Server = with.server(t, n.port, "--cluster-enabled", "yes", "--cluster-port", n.bus, "--cluster-node-timeout", "1000",
+		"--repl-diskless-sync-delay", "0")
 	n.id = n.Admin(t, "CLUSTER MYID")
 	return n
 }
@@ -79,19 +85,19 @@ func (n *node) seesAll(t testing.TB) bool {
 }
 
 // URL is what store.Open takes. It names the masters that there are now.
-func (c *Nodes) URL() string {
+func (c *Shards) URL() string {
 	var hosts []string
 	for _, s := range c.shards {
 		hosts = append(hosts, "127.0.0.1:"+s.master.port)
 	}
-	return "redis-cluster://" + strings.Join(hosts, ",")
+	return c.scheme + strings.Join(hosts, ",")
 }
 
 // Master is the server that is a shard's master, as far as the test has made it so.
-func (c *Nodes) Master(shard int) *Server { return c.shards[shard].master.Server }
+func (c *Shards) Master(shard int) *Server { return c.shards[shard].master.Server }
 
 // Admin sends one command to every node, replicas too.
-func (c *Nodes) Admin(t testing.TB, command string) {
+func (c *Shards) Admin(t testing.TB, command string) {
 	t.Helper()
 	for _, s := range c.shards {
 		s.master.Admin(t, command)
@@ -100,7 +106,7 @@ func (c *Nodes) Admin(t testing.TB, command string) {
 }
 
 // Shard is where a slot was put at the beginning.
-func (c *Nodes) Shard(slot uint16) int {
+func (c *Shards) Shard(slot uint16) int {
 	for i := range shards - 1 {
 		if int(slot) < (i+1)*clusterSlots/shards {
 			return i
@@ -110,27 +116,27 @@ func (c *Nodes) Shard(slot uint16) int {
 }
 
 // Kill ends a shard's master with SIGKILL and returns when its replica has taken over.
-func (c *Nodes) Kill(shard int) {
+func (c *Shards) Kill(shard int) {
 	c.t.Helper()
 	c.Master(shard).Kill()
 	c.awaitReplica(shard)
 }
 
 // KillReplicas ends every replica with SIGKILL.
-func (c *Nodes) KillReplicas() {
+func (c *Shards) KillReplicas() {
 	for _, s := range c.shards {
 		s.replica.Kill()
 	}
 }
 
 // Failover has a shard's replica take over by CLUSTER FAILOVER: planned, nothing is lost.
-func (c *Nodes) Failover(shard int) {
+func (c *Shards) Failover(shard int) {
 	c.t.Helper()
 	c.shards[shard].replica.Admin(c.t, "CLUSTER FAILOVER")
 	c.awaitReplica(shard)
 }
 
-func (c *Nodes) awaitReplica(shard int) {
+func (c *Shards) awaitReplica(shard int) {
 	c.t.Helper()
 	s := &c.shards[shard]
 	poll(c.t, "the replica has taken over", func() bool {
@@ -140,10 +146,10 @@ func (c *Nodes) awaitReplica(shard int) {
 }
 
 // Pause stops a shard's master as it is; Resume lets it go on.
-func (c *Nodes) Pause(shard int) { c.Master(shard).signal(syscall.SIGSTOP) }
+func (c *Shards) Pause(shard int) { c.Master(shard).signal(syscall.SIGSTOP) }
 
 // Resume lets a paused master go on.
-func (c *Nodes) Resume(shard int) { c.Master(shard).signal(syscall.SIGCONT) }
+func (c *Shards) Resume(shard int) { c.Master(shard).signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig syscall.Signal) {
 	s.t.Helper()
@@ -153,7 +159,7 @@ func (s *Server) signal(sig syscall.Signal) {
 }
 
 // BeginMove opens a slot for a move: for keys that it does not have its owner answers ASK.
-func (c *Nodes) BeginMove(slot uint16, from, to int) {
+func (c *Shards) BeginMove(slot uint16, from, to int) {
 	c.t.Helper()
 	source, target := c.shards[from].master, c.shards[to].master
 	target.Admin(c.t, fmt.Sprintf("CLUSTER SETSLOT %d IMPORTING %s", slot, source.id))
@@ -161,7 +167,7 @@ func (c *Nodes) BeginMove(slot uint16, from, to int) {
 }
 
 // MoveSlot moves a slot with its keys from one shard to another while clients use it.
-func (c *Nodes) MoveSlot(slot uint16, from, to int) {
+func (c *Shards) MoveSlot(slot uint16, from, to int) {
 	c.t.Helper()
 	c.BeginMove(slot, from, to)
 	source, target := c.shards[from].master, c.shards[to].master

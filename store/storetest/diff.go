@@ -74,7 +74,11 @@ func slotOf(in any) uint16 {
 // when CI=true.
 func Diff(t *testing.T, p Plan) {
 	t.Helper()
-	d := newDiffer(t, p)
+	newDiffer(t, p).run(t)
+}
+
+func (d *differ) run(t *testing.T) {
+	t.Helper()
 	began := time.Now()
 	if found := d.explore(t, nil); found != nil {
 		t.Fatalf("the two bodies differ; STORETEST_SEED=%d repeats it\n%s", d.plan.Seed, d.shrink(t, found, nil))
@@ -82,6 +86,37 @@ func Diff(t *testing.T, p Plan) {
 	took := time.Since(began)
 	t.Logf("%d steps without a difference in %s (%.0f/s), seed %d",
 		d.plan.Steps, took.Round(time.Millisecond), float64(d.plan.Steps)/took.Seconds(), d.plan.Seed)
+}
+
+// DiffSeveral is Diff on a cluster, a master that sentinels watch, and three nodes of which the
+// one that leads is killed in the middle: what the others go on with must be equal, deadlines
+// included. By default it makes 2,000 steps on the first two and 600 on nodes, where each takes
+// a sync of a majority of disks; with -short it makes none.
+func DiffSeveral(t *testing.T, p Plan) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts many servers")
+	}
+	for _, kind := range []struct {
+		name  string
+		start func(testing.TB) rig
+		steps int
+	}{{"cluster", clusterRig, 2_000}, {"sentinel", sentinelRig, 2_000}, {"nodes", nodesRig, 600}} {
+		t.Run(kind.name, func(t *testing.T) {
+			p := p
+			if p.Steps == 0 {
+				p.Steps = kind.steps
+			}
+			d := newDifferOn(t, p, kind.start)
+			if d.rig.disturb != nil {
+				d.middle = func() { d.rig.disturb(); d.awaitPing(t) }
+			}
+			d.run(t)
+			if d.middle != nil {
+				t.Error("it ended without the fault in the middle")
+			}
+		})
+	}
 }
 
 // Mutation is a seeded error: in the script of one decision Old, which must occur exactly

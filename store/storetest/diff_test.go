@@ -107,3 +107,5 @@ func TestDiffRefusesUnlistedKeys(t *testing.T) {
 		t.Errorf("strangers: %q", what)
 	}
 }
+
+func TestDiffSeveral(t *testing.T) { DiffSeveral(t, takePlan()) }

@@ -15,14 +15,14 @@ import (
 	"github.com/holdfast-dev/holdfast/store"
 )
 
-// differ holds the server and the clock of one differential test; the stores are new for
-// each run.
+// differ holds the engines and the clock of one differential test; the embedded store is new
+// for each run.
 type differ struct {
 	plan   Plan
 	slots  map[uint16][]string // Keys of the plan
-	server *Server
-	clock  *clock
+	rig    rig
 	remote *store.Store
+	middle func() // called once, before the step in the middle; nil: nothing happens there, or it has
 }
 
 // played is a step with its place in time, so that a shorter run can repeat it there.
@@ -40,11 +40,18 @@ type finding struct {
 
 func newDiffer(t *testing.T, p Plan) *differ {
 	t.Helper()
-	d := &differ{plan: p.withDefaults(t), slots: bySlot(p.Keys)}
-	d.server, d.clock = clocked(t)
-	d.remote = open(t, d.server.URL(), store.Options{})
+	return newDifferOn(t, p, serverRig)
+}
+
+func newDifferOn(t *testing.T, p Plan, start func(testing.TB) rig) *differ {
+	t.Helper()
+	d := &differ{plan: p.withDefaults(t), slots: bySlot(p.Keys), rig: start(t)}
+	d.remote = open(t, d.rig.url, store.Options{Timeout: answerWithin})
 	return d
 }
+
+// answerWithin is generous: what is not answered looks like a difference.
+const answerWithin = 10 * time.Second
 
 // round is how many steps are made before both stores begin again from nothing: beginnings
 // are where branches are, and the shorter a run, the sooner its error is cut down.
@@ -55,7 +62,7 @@ func (d *differ) explore(t testing.TB, m *Mutation) *finding {
 	t.Helper()
 	r := rand.New(rand.NewPCG(d.plan.Seed, 0))
 	for done := 0; done < d.plan.Steps; done += round {
-		if found := d.exploreRound(t, r, min(d.plan.Steps-done, round), m); found != nil {
+		if found := d.exploreRound(t, r, done, min(d.plan.Steps-done, round), m); found != nil {
 			found.after = done
 			return found
 		}
@@ -63,12 +70,16 @@ func (d *differ) explore(t testing.TB, m *Mutation) *finding {
 	return nil
 }
 
-func (d *differ) exploreRound(t testing.TB, r *rand.Rand, steps int, m *Mutation) *finding {
+func (d *differ) exploreRound(t testing.TB, r *rand.Rand, done, steps int, m *Mutation) *finding {
 	t.Helper()
 	run := d.begin(t)
 	defer run.end()
 	at := int64(epoch)
-	for range steps {
+	for i := range steps {
+		if done+i == d.plan.Steps/2 && d.middle != nil {
+			d.middle()
+			d.middle = nil
+		}
 		at += d.plan.Pause(r).Microseconds()
 		if what := run.step(played{d.plan.Next(r, at), at}, m); what != "" {
 			return &finding{steps: run.made, what: what}
@@ -99,7 +110,7 @@ func (d *differ) replay(t testing.TB, steps []played, m *Mutation) *finding {
 	return nil
 }
 
-// pair is one run: an empty embedded store and the emptied server.
+// pair is one run: an empty embedded store and the emptied engines.
 type pair struct {
 	*differ
 	t        testing.TB
@@ -109,9 +120,9 @@ type pair struct {
 
 func (d *differ) begin(t testing.TB) *pair {
 	t.Helper()
-	d.clock.set(epoch)
-	d.server.Admin(t, "FLUSHALL")
-	s, err := store.Open(context.Background(), "mem:", store.Options{Clock: d.clock.time})
+	d.rig.clock.set(epoch)
+	d.rig.flush(t)
+	s, err := store.Open(context.Background(), "mem:", store.Options{Clock: d.rig.clock.time})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,12 +134,15 @@ func (p *pair) end() { _ = p.embedded.Close() }
 // step makes one step on both sides and says what is different afterwards.
 func (p *pair) step(s played, m *Mutation) string {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
-	p.clock.set(s.at)
+	p.rig.clock.set(s.at)
 	p.made = append(p.made, s)
 	ours, ourErr := s.run(ctx, p.embedded, nil)
 	theirs, theirErr := s.run(ctx, p.remote, m)
+	for errors.Is(theirErr, store.ErrUnavailable) && p.rig.moody && ctx.Err() == nil {
+		theirs, theirErr = s.run(ctx, p.remote, m)
+	}
 	if kind(ourErr) != kind(theirErr) {
 		return fmt.Sprintf("  embedded error: %v\n  remote error:   %v\n", ourErr, theirErr)
 	}
@@ -179,18 +193,21 @@ type everyKeyIn struct {
 	Slot string `store:"key"`
 }
 
-// everyKey runs on the server only.
+// everyKey runs on a server only: the one that has the slot.
 var everyKey = store.Decide("storetest.keys", store.Lua("return {redis.call('KEYS', '*')}"),
 	func(*store.Tx, everyKeyIn) dumpOut { return dumpOut{} })
 
 // strangers are keys that the plan does not list, so that nobody compared them.
 func (p *pair) strangers() string {
 	p.t.Helper()
-	out, err := everyKey.Do(context.Background(), p.remote, everyKeyIn{p.plan.Keys[0]})
-	if err != nil {
-		p.t.Fatal(err)
+	var unknown []string
+	for _, slot := range p.rig.ways {
+		out, err := everyKey.Do(context.Background(), p.remote, everyKeyIn{slot})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		unknown = append(unknown, slices.DeleteFunc(out.Flat, func(k string) bool { return slices.Contains(p.plan.Keys, k) })...)
 	}
-	unknown := slices.DeleteFunc(out.Flat, func(k string) bool { return slices.Contains(p.plan.Keys, k) })
 	if len(unknown) == 0 {
 		return ""
 	}

@@ -29,6 +29,8 @@ type Server struct {
 	env    []string
 	config string // of a sentinel, which takes nothing else
 
+	password string // that Admin says; empty: none
+
 	mu   sync.Mutex
 	cmd  *exec.Cmd     // nil while it is down
 	gone chan struct{} // closed when cmd has ended
@@ -39,11 +41,16 @@ type Server struct {
 // disk. Where no server is installed the test is skipped, or fails when CI=true.
 func Redis(t testing.TB, args ...string) *Server {
 	t.Helper()
+	return redisWith(t, nil, args...)
+}
+
+func redisWith(t testing.TB, env []string, args ...string) *Server {
+	t.Helper()
 	found := binaries()
 	if len(found) == 0 {
 		missing(t, "neither valkey-server nor redis-server is installed")
 	}
-	s := newServer(t, found[0], args, nil)
+	s := newServer(t, found[0], args, env)
 	t.Cleanup(s.remove)
 	s.start(t)
 	return s

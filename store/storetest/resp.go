@@ -28,7 +28,11 @@ func (s *Server) Admin(t testing.TB, command string) string {
 }
 
 func (s *Server) ask(command string) (string, error) {
-	conn, err := net.DialTimeout("unix", s.socket(), time.Second)
+	return ask("unix", s.socket(), s.password, command)
+}
+
+func ask(network, addr, password, command string) (string, error) {
+	conn, err := net.DialTimeout(network, addr, time.Second)
 	if err != nil {
 		return "", err
 	}
@@ -36,10 +40,19 @@ func (s *Server) ask(command string) (string, error) {
 	if err := conn.SetDeadline(time.Now().Add(startWithin)); err != nil {
 		return "", err
 	}
+	r := bufio.NewReader(conn)
+	if password != "" {
+		if _, err := conn.Write([]byte("AUTH " + password + "\r\n")); err != nil {
+			return "", err
+		}
+		if _, err := readReply(r); err != nil {
+			return "", err
+		}
+	}
 	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
 		return "", err
 	}
-	return readReply(bufio.NewReader(conn))
+	return readReply(r)
 }
 
 // readReply reads one reply of the protocol's second version.

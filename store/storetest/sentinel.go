@@ -16,6 +16,7 @@ const (
 // Watch is one master with one replica and three sentinels that watch over them.
 type Watch struct {
 	t               testing.TB
+	with            settings
 	master, replica *node
 	sentinels       []*node
 }
@@ -23,13 +24,18 @@ type Watch struct {
 // Sentinel starts them and returns when every sentinel knows the replica and the others.
 func Sentinel(t testing.TB) *Watch {
 	t.Helper()
-	w := &Watch{t: t, master: startAlone(t)}
-	w.replica = startAlone(t, "--replicaof", "127.0.0.1 "+w.master.port)
+	return startSentinels(t, settings{})
+}
+
+func startSentinels(t testing.TB, with settings) *Watch {
+	t.Helper()
+	w := &Watch{t: t, with: with, master: startAlone(t, with)}
+	w.replica = startAlone(t, with, "--replicaof", "127.0.0.1 "+w.master.port)
 	poll(t, "the replica is in step", func() bool {
 		return strings.Contains(w.replica.Admin(t, "INFO replication"), "master_link_status:up")
 	})
 	for range sentinels {
-		w.sentinels = append(w.sentinels, startSentinel(t, w.master.port))
+		w.sentinels = append(w.sentinels, startSentinel(t, w.master.port, with.tls))
 	}
 	known := fmt.Sprintf("slaves=1,sentinels=%d", sentinels)
 	for _, s := range w.sentinels {
@@ -40,15 +46,15 @@ func Sentinel(t testing.TB) *Watch {
 	return w
 }
 
-func startAlone(t testing.TB, args ...string) *node {
+func startAlone(t testing.TB, with settings, args ...string) *node {
 	t.Helper()
 	n := &node{port: freePort(t)}
-	n.Server = Redis(t, append([]string{"--port", n.port, "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"}, args...)...)
+	n.Server = with.server(t, n.port, append(args, "--repl-diskless-sync-delay", "0")...)
 	return n
 }
 
 // startSentinel writes the file that a sentinel needs, because it keeps its state there.
-func startSentinel(t testing.TB, master string) *node {
+func startSentinel(t testing.TB, master string, tls *Secured) *node {
 	t.Helper()
 	n := &node{port: freePort(t)}
 	n.Server = newServer(t, binaries()[0], nil, nil)
@@ -59,6 +65,15 @@ func startSentinel(t testing.TB, master string) *node {
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", masterName, master, sentinels/2+1),
 		"sentinel down-after-milliseconds " + masterName + " 500",
 		"sentinel failover-timeout " + masterName + " 5000",
+	}
+	if tls != nil {
+		lines[0] = "port 0"
+		for _, line := range tls.lines(n.port) {
+			lines = append(lines, line[0]+" "+line[1])
+		}
+		if n.password = tls.SentinelPassword; n.password != "" {
+			lines = append(lines, "requirepass "+n.password)
+		}
 	}
 	if err := os.WriteFile(n.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -73,7 +88,7 @@ func (w *Watch) URL() string {
 	for _, s := range w.sentinels {
 		hosts = append(hosts, "127.0.0.1:"+s.port)
 	}
-	return "redis-sentinel://" + strings.Join(hosts, ",") + "/" + masterName
+	return w.with.scheme("redis-sentinel") + strings.Join(hosts, ",") + "/" + masterName
 }
 
 // Master is the server that is the master, as far as the test has made it so.

@@ -3,9 +3,11 @@
 //
 //   - [Each] runs a test on mem:, on file: and on each server that is installed.
 //   - [Redis] starts a server of the test's own, to be killed and started again.
-//   - [Cluster] and [Sentinel] start several that take over for each other.
+//   - [Cluster] and [Sentinel] start several that take over for each other, [Nodes] three nodes
+//     of ours, to be killed.
 //   - [Diff] makes random decisions on an embedded store and on a server under one clock and
-//     demands equal answers and equal state; [DiffFinds] shows that it would notice an error.
+//     demands equal answers and equal state, [DiffSeveral] on those that are several;
+//     [DiffFinds] shows that it would notice an error.
 //
 // Servers are child processes on unix sockets in directories of their own; they end with the
 // test, by their process id. An engine that is not installed skips the test with a reason, and
@@ -26,8 +28,8 @@ import (
 )
 
 // Each runs fn as a subtest on every engine: "mem", "file", and "redis" or "valkey" or both,
-// as installed. With STORETEST_SEVERAL=1 also on "cluster" and "sentinel", whose many servers
-// take seconds to start for each test. The store is empty and is closed after fn.
+// as installed. With STORETEST_SEVERAL=1 also on "cluster", "sentinel" and "nodes", whose many
+// processes take seconds to start for each test. The store is empty and is closed after fn.
 func Each(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 	t.Helper()
 	t.Run("mem", func(t *testing.T) { fn(t, open(t, "mem:", store.Options{})) })
@@ -59,6 +61,7 @@ func Each(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 func eachSeveral(t *testing.T, fn func(t *testing.T, s *store.Store)) {
 	t.Run("cluster", func(t *testing.T) { fn(t, open(t, Cluster(t).URL()+"?prefix="+freshPrefix(), store.Options{})) })
 	t.Run("sentinel", func(t *testing.T) { fn(t, open(t, Sentinel(t).URL()+"?prefix="+freshPrefix(), store.Options{})) })
+	t.Run("nodes", func(t *testing.T) { fn(t, open(t, Nodes(t).URL()+"?prefix="+freshPrefix(), store.Options{})) })
 }
 
 func engineName(binary string) string {
