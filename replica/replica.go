@@ -285,7 +285,7 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	first := stored{Copy: at.Offset, State: core.State{Offset: at.Offset, Safe: at.Offset,
+	first := stored{Format: storedFormat, Copy: at.Offset, State: core.State{Offset: at.Offset, Safe: at.Offset,
 		Epochs: []core.Epoch{{Number: 1, Node: n.ident.ID, ReplID: at.ReplID, Start: at.Offset}}}}
 	data, err := json.Marshal(first)
 	if err != nil {

@@ -93,7 +93,7 @@ func (n *Node) snapshot() error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	st := stored{State: state, Copy: at}
+	st := stored{Format: storedFormat, State: state, Copy: at}
 	data, err := json.Marshal(st)
 	if err != nil {
 		return err

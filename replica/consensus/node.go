@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -25,10 +26,11 @@ const (
 
 // Node is one node of a cluster. Its methods may be called from everywhere.
 type Node struct {
-	cfg   Config
-	disk  *disk
-	files files
-	raft  *raft.RawNode // only the loop touches it
+	cfg     Config
+	disk    *disk
+	files   files
+	reserve reserve
+	raft    *raft.RawNode // only the loop touches it
 
 	in      inbox
 	appends queue
@@ -83,22 +85,31 @@ func Open(c Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: c, stop: make(chan struct{}), changed: make(chan struct{})}
+	n.reserve = reserve{fs: c.FS, dir: c.Dir, size: c.ReserveBytes}
+	if err := MakeDir(c.FS, c.Dir); err != nil {
+		return nil, fullOr(err)
+	}
+	if err := n.reserve.keep(); err != nil {
+		c.Logger.Warn("there is no room for the log's reserve", "dir", c.Dir, "bytes", c.ReserveBytes, "error", err)
+	}
 	n.in.init()
 	n.appends.init()
 	n.applies.init()
 	var err error
-	if n.disk, err = openDisk(c, n.fail); err != nil {
-		return nil, err
+	onLog := c // snapshots must not take the reserve
+	onLog.FS = vfs.OnDiskFull(c.FS, n.full)
+	if n.disk, err = openDisk(onLog, n.fail); err != nil {
+		return nil, fullOr(err)
 	}
 	n.members, n.disk.want = n.disk.members, c.WantSnapshot
 	if n.files, err = openFiles(c.FS, c.Dir); err == nil {
-		err = n.restore()
+		err = n.begin()
 	}
 	if err == nil {
 		n.raft, err = raft.NewRawNode(n.raftConfig())
 	}
 	if err != nil {
-		return nil, errors.Join(err, n.disk.db.Close())
+		return nil, fullOr(errors.Join(err, n.disk.db.Close()))
 	}
 	n.publish()
 	n.wg.Add(3)
@@ -119,6 +130,16 @@ func (n *Node) raftConfig() *raft.Config {
 	}
 }
 
+// begin restores what the log begins with, if its file is what was written.
+func (n *Node) begin() error {
+	if s := n.disk.newest(); !raft.IsEmptySnap(s) {
+		if err := n.files.verify(s.GetMetadata().GetIndex()); err != nil {
+			return err
+		}
+	}
+	return n.restore()
+}
+
 // restore hands the Machine what the log begins with.
 func (n *Node) restore() error {
 	s := n.disk.newest()
@@ -129,24 +150,19 @@ func (n *Node) restore() error {
 	if err != nil {
 		return err
 	}
-	if f, _, err := n.files.open(m.index); err != nil {
-		return err
-	} else if err := f.Close(); err != nil {
-		return err
-	}
 	n.members.add(m)
 	n.mu.Lock()
 	n.state.Applied = m.index
 	n.mu.Unlock()
 	n.cfg.Machine.Members(m.members)
-	n.cfg.Machine.Restore(Snapshot{m.index, s.GetMetadata().GetTerm(), data})
-	return nil
+	return n.cfg.Machine.Restore(Snapshot{m.index, s.GetMetadata().GetTerm(), data})
 }
 
 // fail ends the node: a log that cannot be written answers nobody.
 func (n *Node) fail(err error) {
 	n.failing.Do(func() {
-		n.cfg.Logger.Error("replica: the log has failed", "error", err)
+		err = fullOr(err)
+		n.cfg.Logger.Error("the log has failed; this node stops", "error", err)
 		n.mu.Lock()
 		n.failure = err
 		n.mu.Unlock()
@@ -416,8 +432,7 @@ func (n *Node) apply(entries []*pb.Entry) error {
 	n.mu.Lock()
 	n.state.Applied = batch[len(batch)-1].Index
 	n.mu.Unlock()
-	n.cfg.Machine.Apply(batch)
-	return nil
+	return n.cfg.Machine.Apply(batch)
 }
 
 // change applies a change of the members. Raft has to hear of it in its own goroutine.
