@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,7 +33,11 @@ type member struct {
 	clients, raft string
 	sentinel      string
 	fs            vfs.FS
+	reserve       int64
 }
+
+// testReserve is the reserve of a node whose test does not say otherwise.
+const testReserve = 1 << 20
 
 var secret = bytes.Repeat([]byte("s"), 32)
 
@@ -51,10 +56,15 @@ func need(t testing.TB) {
 
 func newWorld(t testing.TB, nodes int) *world {
 	t.Helper()
+	return newWorldOn(t, nodes, func() vfs.FS { return nil })
+}
+
+func newWorldOn(t testing.TB, nodes int, disk func() vfs.FS) *world {
+	t.Helper()
 	need(t)
 	w := &world{t: t}
 	for i := range nodes {
-		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir()})
+		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir(), fs: disk()})
 		w.open(i)
 	}
 	t.Cleanup(func() {
@@ -86,7 +96,7 @@ func (w *world) logger(m *member) *slog.Logger {
 func (w *world) open(i int) {
 	w.t.Helper()
 	m := w.nodes[i]
-	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Logger: w.logger(m),
+	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Reserve: max(m.reserve, testReserve), Logger: w.logger(m),
 		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Sentinel: w.listen(&m.sentinel)}
 	if i > 0 {
 		cfg.Join = []string{w.nodes[0].raft}
@@ -203,6 +213,13 @@ func (c *client) do(words ...string) (string, error) {
 		return strings.TrimSpace(text), err
 	}
 	return line, nil
+}
+
+// noise is what does not compress.
+func noise(size int) string {
+	b := make([]byte, size)
+	_, _ = rand.Read(b) // never fails
+	return string(b)
 }
 
 // do asks any node that answers until one does.

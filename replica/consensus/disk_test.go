@@ -95,7 +95,16 @@ func TestWhatIsRefused(t *testing.T) {
 		}, consensus.ErrDamaged, []string{"/d/snapshots/1.rdb"}},
 		{"a bit in the middle of the log", func(t *testing.T, fs vfs.FS) {
 			damage(t, fs, newestLog(t, fs))
-		}, consensus.ErrDamaged, []string{"/d/log"}},
+		}, consensus.ErrDamaged, []string{"/d/log", "invalid chunk"}},
+		{"a bit near the end of the log", func(t *testing.T, fs vfs.FS) {
+			change(t, fs, newestLog(t, fs), func(b []byte) []byte {
+				b[bytes.Index(b, fmt.Appendf(nil, "%1000d", 38))] ^= 1
+				return b
+			})
+		}, consensus.ErrDamaged, []string{"/d/log", "had come to"}},
+		{"the end of the log, which had been there for long", func(t *testing.T, fs vfs.FS) {
+			change(t, fs, newestLog(t, fs), func(b []byte) []byte { return b[:bytes.Index(b, fmt.Appendf(nil, "%1000d", 38))] })
+		}, consensus.ErrDamaged, []string{"/d/log", "had come to"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, 1)

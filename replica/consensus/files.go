@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -138,6 +139,15 @@ func (f files) open(index uint64) (_ io.ReadCloser, size int64, err error) {
 	}
 	size = info.Size() - int64(len(fileHead)+fileTail)
 	return bodyOf{io.LimitReader(file, size), file}, size, nil
+}
+
+// stat is the size of a file's body, and when it was made.
+func (f files) stat(index uint64) (size int64, made time.Time, err error) {
+	info, err := f.fs.Stat(f.path(index))
+	if err != nil {
+		return 0, made, err
+	}
+	return max(info.Size()-int64(len(fileHead)+fileTail), 0), info.ModTime(), nil
 }
 
 type bodyOf struct {

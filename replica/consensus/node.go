@@ -30,6 +30,7 @@ type Node struct {
 	disk    *disk
 	files   files
 	reserve reserve
+	mark    mark          // only the loop touches it
 	raft    *raft.RawNode // only the loop touches it
 
 	in      inbox
@@ -102,14 +103,17 @@ func Open(c Config) (*Node, error) {
 		return nil, fullOr(err)
 	}
 	n.members, n.disk.want = n.disk.members, c.WantSnapshot
-	if n.files, err = openFiles(c.FS, c.Dir); err == nil {
+	if err = n.checkMark(); err == nil {
+		n.files, err = openFiles(c.FS, c.Dir)
+	}
+	if err == nil {
 		err = n.begin()
 	}
 	if err == nil {
 		n.raft, err = raft.NewRawNode(n.raftConfig())
 	}
 	if err != nil {
-		return nil, fullOr(errors.Join(err, n.disk.db.Close()))
+		return nil, fullOr(errors.Join(err, n.mark.close(), n.disk.db.Close()))
 	}
 	n.publish()
 	n.wg.Add(3)
@@ -185,7 +189,10 @@ func (n *Node) Close() error {
 	n.failing.Do(func() { close(n.stop) })
 	n.wg.Wait()
 	n.reads.end()
-	return n.disk.db.Close()
+	if err := errors.Join(n.mark.close(), n.disk.db.Close()); n.Failed() == nil {
+		return err
+	}
+	return nil // Failed has said it
 }
 
 // Propose gives an entry to the log if this node leads in that term. What one goroutine
@@ -245,12 +252,16 @@ func (n *Node) loop() {
 	defer n.wg.Done()
 	tick := time.NewTicker(n.cfg.Tick)
 	defer tick.Stop()
-	for {
+	for ticks := 0; ; {
 		select {
 		case <-n.stop:
+			n.mark.put(n.State().Applied)
 			return
 		case <-tick.C:
 			n.raft.Tick()
+			if ticks++; ticks%markEvery == 0 { // what is applied is on this node's disk
+				n.mark.put(n.State().Applied)
+			}
 		case <-n.in.wake:
 		}
 		n.take()

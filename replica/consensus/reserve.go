@@ -91,6 +91,21 @@ func (n *Node) Room() Room {
 	return room
 }
 
+// LogBytes is how large the log's files are.
+func (n *Node) LogBytes() (size int64) {
+	dir := n.cfg.FS.PathJoin(n.cfg.Dir, "log")
+	names, err := n.cfg.FS.List(dir)
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		if info, err := n.cfg.FS.Stat(n.cfg.FS.PathJoin(dir, name)); err == nil { // else it is gone
+			size += info.Size()
+		}
+	}
+	return size
+}
+
 // Free is how many bytes can be written where dir is; math.MaxInt64 where that is not known.
 func Free(fs vfs.FS, dir string) int64 {
 	usage, err := fs.GetDiskUsage(dir)

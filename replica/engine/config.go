@@ -18,6 +18,9 @@ var forbidden = []string{
 	"client|kill", "client|pause", "client|unpause", "client|no-evict", "pfdebug", "pfselftest",
 }
 
+// wantedReplicas: an engine without one takes no writes. The one is its node.
+const wantedReplicas = 1
+
 // config is what the engine reads from its standard input.
 func (e *Engine) config() string {
 	clients := "nopass"
@@ -52,7 +55,7 @@ func (e *Engine) config() string {
 		"replica-serve-stale-data yes",
 		"replica-read-only yes",
 		// An engine whose node is gone takes no writes.
-		"min-replicas-to-write 1",
+		fmt.Sprintf("min-replicas-to-write %d", wantedReplicas),
 		"min-replicas-max-lag 10",
 		"shutdown-timeout 0",
 		"enable-debug-command yes",
