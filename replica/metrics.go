@@ -87,7 +87,7 @@ var (
 	termDesc    = gauge("term", "The log's term; each election begins one.")
 	epochDesc   = gauge("epoch", "The epoch; each promoted engine begins one.")
 	offsetDesc  = gauge("offset_bytes", "Offsets in the engines' stream: of this node's engine, of what was given to the log (by a leader), of what is committed, of the last whole command in it.", "of")
-	indexDesc   = gauge("log_index", "Entries of the log: the first and last that there are, committed, applied.", "of")
+	indexDesc   = gauge("log_index", "Entries of the log: the last one, committed, applied.", "of")
 	lagDesc     = gauge("follower_lag_entries", "Entries that a follower is not known to have on its disk; only the leader tells.", "peer")
 	activeDesc  = gauge("follower_active", "Whether a follower has answered lately; only the leader tells.", "peer")
 	votersDesc  = gauge("voters", "Members that count for a majority.")
@@ -136,7 +136,7 @@ func (v *view) Collect(out chan<- prometheus.Metric) {
 	}
 	add(offsetDesc, float64(s.Offset), "committed")
 	add(offsetDesc, float64(s.Safe), "safe")
-	for of, index := range map[string]uint64{"first": s.Log.First, "last": s.Log.Last, "commit": s.Log.Commit, "applied": s.Log.Applied} {
+	for of, index := range map[string]uint64{"last": s.Log.Last, "commit": s.Log.Commit, "applied": s.Log.Applied} {
 		add(indexDesc, float64(index), of)
 	}
 	add(roundsDesc, float64(s.Rounds))

@@ -79,6 +79,9 @@ func TestNoRoomForWrites(t *testing.T) {
 	if !before.Disk.Low || !before.Disk.Refuses || before.Disk.Without != 1 {
 		t.Errorf("its status says %+v", before.Disk)
 	}
+	for series, want := range map[string]float64{"disk_low": 1, "writes_refused": 1, "write_refusals_total": 1, "disk_free_bytes": testReserve - 1} {
+		w.until(0, series, is(want))
+	}
 	for _, c := range []struct{ words, want string }{{"GET stays", "v"}, {"EVAL return(redis.call('GET','stays')) 0", "v"}, {"PUBLISH c m", ":0"}} {
 		if got := w.refusal(c.words); got != c.want {
 			t.Errorf("%s: %s", c.words, got)
@@ -141,6 +144,8 @@ func TestNoRoomForASnapshot(t *testing.T) {
 	if got := w.status().Log; got.First != before.First || got.Snapshot != before.Snapshot {
 		t.Errorf("the log was cut: %+v, %+v", before, got)
 	}
+	w.nodes[0].WantSnapshot()
+	w.until(0, `snapshots_total{outcome="failed"}`, above(0))
 	disks[0].free.Store(1 << 40)
 	if err := w.nodes[0].MakeSnapshot(); err != nil {
 		t.Fatal(err)
