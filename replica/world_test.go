@@ -22,8 +22,9 @@ import (
 
 // world is a cluster of real engines whose nodes run in this process.
 type world struct {
-	t     testing.TB
-	nodes []*member
+	t      testing.TB
+	nodes  []*member
+	change func(*replica.Config) // may be nil
 }
 
 type member struct {
@@ -61,8 +62,18 @@ func newWorld(t testing.TB, nodes int) *world {
 
 func newWorldOn(t testing.TB, nodes int, disk func() vfs.FS) *world {
 	t.Helper()
+	return (&world{t: t}).begin(nodes, disk)
+}
+
+func newWorldWith(t testing.TB, nodes int, change func(*replica.Config)) *world {
+	t.Helper()
+	return (&world{t: t, change: change}).begin(nodes, func() vfs.FS { return nil })
+}
+
+func (w *world) begin(nodes int, disk func() vfs.FS) *world {
+	w.t.Helper()
+	t := w.t
 	need(t)
-	w := &world{t: t}
 	for i := range nodes {
 		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir(), fs: disk()})
 		w.open(i)
@@ -100,6 +111,9 @@ func (w *world) open(i int) {
 		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Sentinel: w.listen(&m.sentinel)}
 	if i > 0 {
 		cfg.Join = []string{w.nodes[0].raft}
+	}
+	if w.change != nil {
+		w.change(&cfg)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

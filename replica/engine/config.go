@@ -16,6 +16,7 @@ var forbidden = []string{
 	"acl|getuser", "acl|list", "acl|log",
 	"save", "bgsave", "bgrewriteaof", "config|set", "config|rewrite", "config|resetstat",
 	"client|kill", "client|pause", "client|unpause", "client|no-evict", "pfdebug", "pfselftest",
+	"script|debug", // which stops the engine between two steps
 }
 
 // wantedReplicas: an engine without one takes no writes. The one is its node.
