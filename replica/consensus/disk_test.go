@@ -282,3 +282,34 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("it has %q", got)
 	}
 }
+
+// The log behind a snapshot is given up, but for what nodes that are not far behind can be sent.
+func TestLogIsCutBehindSnapshots(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.first()
+	w.close(n)
+	cfg := w.config(1, n.fs, n.log)
+	cfg.KeepBytes = 10_000
+	open, err := consensus.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = &node{Node: open, id: 1, fs: n.fs, log: n.log}
+	defer func() { _ = n.Close() }()
+	eventually(t, "leads", func() bool { return n.State().Leads })
+	for i := range 50 {
+		w.said(n, fmt.Sprintf("%1000d", i))
+	}
+	at := n.State().Applied
+	if err := n.SaveSnapshot(at, nil, func(f io.Writer) error { _, err := io.WriteString(f, "copy"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	w.said(n, "more")
+	eventually(t, "cut", func() bool { return n.State().First > at-12 })
+	if first := n.State().First; first > at {
+		t.Errorf("nothing is kept behind the snapshot at %d: the log begins at %d", at, first)
+	}
+	if _, err := n.Entries(5, 6, 1); !errors.Is(err, consensus.ErrCompacted) {
+		t.Errorf("what was cut: %v", err)
+	}
+}
