@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"time"
 
@@ -49,7 +50,13 @@ type Status struct {
 	Engine  EngineStatus `json:"engine"`
 	Held    int64        `json:"held_bytes"`
 	Clients int          `json:"clients"`
-	Log     LogStatus    `json:"log"`
+	Tunnels int          `json:"tunnels"`
+	Refused int64        `json:"refused"` // clients for whom there was no place, so far
+	Rounds  int          `json:"rounds"`
+	// Proposed is how far a leader has given its engine's stream to the log.
+	Proposed int64     `json:"proposed,omitempty"`
+	Log      LogStatus `json:"log"`
+	Disk     Disk      `json:"disk"`
 }
 
 // NodeStatus is a member, and how far the leader knows it to be.
@@ -59,6 +66,11 @@ type NodeStatus struct {
 	Leads  bool   `json:"leader"`
 	Match  uint64 `json:"match,omitempty"` // the log's entries up to here are on its disk
 	Active bool   `json:"active,omitempty"`
+	// What the asked node knows of the others by asking them.
+	Answers   bool    `json:"answers"`       // within the last seconds
+	DiskLow   bool    `json:"disk_low"`      // it has too little room for what clients write
+	ClockDiff float64 `json:"clock_seconds"` // how far its clock is ahead of the asked node's
+	ClockErr  float64 `json:"clock_within"`  // the true difference is within so many seconds of that
 }
 
 // EngineStatus is what the node's engine says.
@@ -198,6 +210,7 @@ func (n *Node) find(name string) (Member, error) {
 	return Member{}, fmt.Errorf("there is no node %.64q", name)
 }
 
+// remove takes a member out, if those that are left and well are a majority then.
 func (n *Node) remove(ctx context.Context, name string) error {
 	m, err := n.find(name)
 	if err != nil {
@@ -206,7 +219,28 @@ func (n *Node) remove(ctx context.Context, name string) error {
 	if m.ID == n.ident.ID {
 		return errors.New("the leader cannot leave; transfer leadership first")
 	}
-	return n.cons.Remove(ctx, m.ID)
+	voters, well := 0, 0
+	active := map[uint64]bool{}
+	for _, p := range n.cons.Progress(ctx) {
+		active[p.ID] = p.Active
+	}
+	for _, k := range n.known() {
+		if k.ID == m.ID || !k.Voter {
+			continue
+		}
+		voters++
+		if active[k.ID] {
+			well++
+		}
+	}
+	if m.Voter && well <= voters/2 {
+		return fmt.Errorf("without %s only %d of %d nodes with a vote would be well, which is no majority: bring the others back, or let those that are lost leave first", m.Name, well, voters)
+	}
+	if err := n.cons.Remove(ctx, m.ID); err != nil {
+		return err
+	}
+	n.log.Info("a node has left", "name", m.Name)
+	return nil
 }
 
 // join asks the nodes that were named until one has taken this node in.
@@ -243,16 +277,26 @@ func (n *Node) Status(ctx context.Context) Status {
 	state := n.core.State().Clone()
 	s := Status{Cluster: n.ident.Cluster, ID: n.ident.ID, Name: n.self.Name, Term: raft.Term, Leader: n.nameOf(raft.Leader),
 		Leads: n.session != nil && n.session.opened && raft.Leads, Epoch: state.Current().Number, Offset: state.Offset, Safe: state.Safe,
-		Step: n.core.Next().String(), Held: stats.Held, Clients: stats.Conns,
+		Step: n.core.Next().String(), Held: stats.Held, Clients: stats.Conns, Refused: stats.Refused, Rounds: stats.Rounds, Tunnels: len(n.tunnels),
 		Log: LogStatus{raft.First, raft.Last, raft.Commit, raft.Applied, n.copyAt}}
-	members, e := n.members, n.engine
+	if n.session != nil {
+		s.Proposed = n.session.given.Load()
+	}
+	members, e, peers := n.members, n.engine, maps.Clone(n.peers)
 	n.mu.Unlock()
+	s.Disk = n.disk()
 	for _, m := range members {
 		node := NodeStatus{Member: m, Self: m.ID == n.ident.ID, Leads: m.ID == raft.Leader}
 		for _, p := range progress {
 			if p.ID == m.ID {
 				node.Match, node.Active = p.Match, p.Active
 			}
+		}
+		switch view := peers[m.ID]; {
+		case node.Self:
+			node.Answers, node.DiskLow = true, s.Disk.Low
+		case view.answered && view.fresh():
+			node.Answers, node.DiskLow, node.ClockDiff, node.ClockErr = true, view.low, view.ahead.Seconds(), view.within.Seconds()
 		}
 		s.Nodes = append(s.Nodes, node)
 	}

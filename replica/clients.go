@@ -59,6 +59,7 @@ func (n *Node) client(c net.Conn) {
 		case <-moved:
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
+			n.stats.leaderless.Inc()
 			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 			_, _ = io.WriteString(c, noLeader) // it may have gone
 			_ = c.Close()

@@ -18,10 +18,15 @@ const stepTime = 2 * time.Second
 
 // drive brings the engine to where the core wants it, one step after the other.
 func (n *Node) drive() {
+	var last core.Step
 	for n.ctx.Err() == nil {
 		n.mu.Lock()
 		step, moved := n.core.Next(), n.moved
 		n.mu.Unlock()
+		if step != last {
+			n.stats.steps.WithLabelValues(step.Do.String()).Inc()
+			last = step
+		}
 		ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 		err := n.do(ctx, step, moved)
 		cancel()
@@ -106,6 +111,7 @@ func (n *Node) restartEngine() error {
 	n.core.EngineStarted()
 	n.changed()
 	n.mu.Unlock()
+	n.stats.engines.Inc()
 	n.log.Info("the engine runs", "pid", e.Pid())
 	n.wg.Add(1)
 	go func() {
@@ -242,6 +248,9 @@ func (n *Node) watch() {
 		n.changed()
 		n.mu.Unlock()
 		if before != s.Leader {
+			if s.Leader != 0 {
+				n.stats.leaders.Inc()
+			}
 			n.log.Info("leader", "term", s.Term, "leader", name, "self", s.Leads)
 			n.closeTunnels()
 		}

@@ -12,16 +12,22 @@ import (
 // drainTime bounds how long commands that are on their way hold up a hand-over.
 const drainTime = 50 * time.Millisecond
 
-// successor is the voter that has most of the log, of those that are well.
+// successor is the voter that has most of the log, of those that are well; one whose disk has
+// room comes before all that have none.
 func (n *Node) successor(ctx context.Context) (uint64, bool) {
 	voters := map[uint64]bool{}
 	for _, m := range n.known() {
 		voters[m.ID] = m.Voter
 	}
 	var best consensus.Progress
+	bestLow := true
 	for _, p := range n.cons.Progress(ctx) {
-		if p.ID != n.ident.ID && voters[p.ID] && p.Active && p.Sound && p.Match >= best.Match {
-			best = p
+		if p.ID == n.ident.ID || !voters[p.ID] || !p.Active || !p.Sound {
+			continue
+		}
+		low := n.hasNoRoom(p.ID)
+		if best.ID == 0 || bestLow && !low || bestLow == low && p.Match >= best.Match {
+			best, bestLow = p, low
 		}
 	}
 	return best.ID, best.ID != 0

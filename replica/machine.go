@@ -3,6 +3,7 @@ package replica
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/holdfast-dev/holdfast/internal/mutant"
@@ -17,17 +18,22 @@ type machine Node
 // the engine that is its file. The copy may be ahead of the state; entries that follow the
 // index have the bytes between.
 type stored struct {
-	State core.State `json:"state"`
-	Copy  int64      `json:"copy"`
+	Format int        `json:"format"`
+	State  core.State `json:"state"`
+	Copy   int64      `json:"copy"`
 }
 
+const storedFormat = 1
+
 // Apply takes what is committed. Nothing here waits for anything but mu.
-func (m *machine) Apply(entries []consensus.Entry) {
+func (m *machine) Apply(entries []consensus.Entry) error {
 	n := (*Node)(m)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range entries {
-		n.apply(e)
+		if err := n.apply(e); err != nil {
+			return err
+		}
 	}
 	n.changed()
 	state := n.core.State()
@@ -35,20 +41,19 @@ func (m *machine) Apply(entries []consensus.Entry) {
 		n.gate.Committed(state.Safe)
 		s.committed(state.Safe)
 	}
+	return nil
 }
 
-func (n *Node) apply(e consensus.Entry) {
+func (n *Node) apply(e consensus.Entry) error {
 	n.index = e.Index
 	entry, err := core.Decode(e.Data)
 	if err != nil { // written by a newer version: going on would mean to guess
-		n.log.Error("an entry of the log cannot be read; the node stops", "index", e.Index, "error", err)
-		n.stop()
-		return
+		return fmt.Errorf("%w: entry %d: %w", consensus.ErrFormat, e.Index, err)
 	}
 	state := n.core.State()
 	before := state.Offset
 	if !n.core.Applied(e.Term, entry) {
-		return
+		return nil
 	}
 	switch entry := entry.(type) {
 	case core.Chunk:
@@ -57,16 +62,18 @@ func (n *Node) apply(e consensus.Entry) {
 		n.spans.cut(entry.Start)
 		n.log.Info("epoch begins", "epoch", state.Current().Number, "leader", n.nameOf(entry.Node), "offset", entry.Start)
 	}
+	return nil
 }
 
 // Restore puts a snapshot in the place of everything.
-func (m *machine) Restore(s consensus.Snapshot) {
+func (m *machine) Restore(s consensus.Snapshot) error {
 	n := (*Node)(m)
 	var st stored
 	if err := json.Unmarshal(s.Data, &st); err != nil {
-		n.log.Error("a snapshot cannot be read; the node stops", "index", s.Index, "error", err)
-		n.stop()
-		return
+		return fmt.Errorf("%w: snapshot %d: %w", consensus.ErrDamaged, s.Index, err)
+	}
+	if st.Format != storedFormat {
+		return fmt.Errorf("%w: snapshot %d: its data has format %d, and this version knows %d", consensus.ErrFormat, s.Index, st.Format, storedFormat)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,6 +81,7 @@ func (m *machine) Restore(s consensus.Snapshot) {
 	n.spans = spans{begin: st.State.Offset}
 	n.index, n.copyAt, n.copied = s.Index, s.Index, st
 	n.changed()
+	return nil
 }
 
 // Members tells who belongs to the cluster.

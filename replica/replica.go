@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -64,12 +65,28 @@ type Config struct {
 
 	Join []string // nodes' addresses, when the directory is empty; none: a new cluster
 
+	// Reserve is how many bytes of disk are kept for the log. As many have to be free beside them, or
+	// clients' writes are refused. 0: 128 MiB.
+	Reserve int64
+
 	FS     vfs.FS       // of log and snapshots; nil: the disk
 	Logger *slog.Logger // nil: slog.Default
 }
 
 // DefaultSentinelName is what clients of sentinels call the cluster, unless it is said otherwise.
 const DefaultSentinelName = "holdfast"
+
+func (c *Config) defaults() {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Reserve == 0 {
+		c.Reserve = defaultReserve
+	}
+}
 
 // Member is what nodes know of one another.
 type Member struct {
@@ -100,6 +117,8 @@ type Node struct {
 	wg   sync.WaitGroup
 
 	feedPassword string
+	stats        *stats
+	clock        atomic.Pointer[func() time.Time] // what others are told; a test has one of its own
 
 	mu      sync.Mutex
 	moved   chan struct{} // closed and replaced whenever something below has changed
@@ -115,6 +134,11 @@ type Node struct {
 	tunnels map[io.Closer]struct{}
 	wanted  bool // a snapshot is
 	started time.Time
+
+	peers   map[uint64]peerView
+	low     bool    // this node's disk has too little room for what clients write
+	without int     // voters of whom the same is known
+	refuses refusal // what the engine was told last
 }
 
 // identity is what a node keeps beside its log.
@@ -130,15 +154,11 @@ const identityFormat = 1
 // Open starts a node: one that was here before, the first of a new cluster, or one that joins.
 // Errors: ErrConfig, ErrJoin, those of packages engine and consensus.
 func Open(ctx context.Context, cfg Config) (n *Node, err error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.FS == nil {
-		cfg.FS = vfs.Default
-	}
+	cfg.defaults()
 	n = &Node{cfg: cfg, log: cfg.Logger, moved: make(chan struct{}), tunnels: map[io.Closer]struct{}{},
-		feedPassword: randomHex(24), started: time.Now()}
+		peers: map[uint64]peerView{}, feedPassword: randomHex(24), started: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.stats = newStats(n)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -251,7 +271,8 @@ func writeFile(path string, b []byte) error {
 
 func (n *Node) logConfig() consensus.Config {
 	return consensus.Config{ID: n.ident.ID, Dir: filepath.Join(n.cfg.Dir, "raft"), FS: n.cfg.FS, Machine: (*machine)(n),
-		Send: func(ms []*pb.Message) { n.net.Send(ms) }, WantSnapshot: n.wantSnapshot, Logger: n.log}
+		Send: func(ms []*pb.Message) { n.net.Send(ms) }, WantSnapshot: n.wantSnapshot, Observe: n.stats.observe,
+		ReserveBytes: n.cfg.Reserve, Logger: n.log}
 }
 
 // bootstrap begins a cluster with the contents of an engine that has just been started.
@@ -285,7 +306,7 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	first := stored{Copy: at.Offset, State: core.State{Offset: at.Offset, Safe: at.Offset,
+	first := stored{Format: storedFormat, Copy: at.Offset, State: core.State{Offset: at.Offset, Safe: at.Offset,
 		Epochs: []core.Epoch{{Number: 1, Node: n.ident.ID, ReplID: at.ReplID, Start: at.Offset}}}}
 	data, err := json.Marshal(first)
 	if err != nil {
@@ -318,6 +339,7 @@ func (n *Node) connect() error {
 		Streams: map[string]func(*transport.Conn){
 			"client": func(c *transport.Conn) { _ = n.gate.Serve(c) }, // it answers the client itself
 			"admin":  n.serveAdmin,
+			"report": n.serveReports,
 		},
 	})
 	if err != nil {
@@ -349,7 +371,7 @@ func (n *Node) withLog(f func(*consensus.Node)) {
 }
 
 func (n *Node) run() error {
-	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen} {
+	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen, n.tendRoom, n.askPeers} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-dev/holdfast/replica/core"
 	"github.com/holdfast-dev/holdfast/replica/engine"
@@ -24,6 +25,8 @@ type session struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 	acks chan int64 // one slot: the newest committed offset
+
+	watched atomic.Pointer[passage] // one piece at a time is timed on its way into the log
 
 	opened bool // the gate was, for this session; under the node's mu
 }
@@ -91,6 +94,9 @@ func (s *session) pass(e *engine.Engine) {
 // have been given to the log earlier.
 func (s *session) propose(from, end int64, entry []byte) {
 	s.given.Store(end)
+	if s.watched.Load() == nil {
+		s.watched.Store(&passage{end, time.Now()})
+	}
 	s.tell(end)
 	if err := s.n.cons.Propose(s.ctx, s.term, entry); err != nil {
 		s.tell(from) // the log did not take it: nobody has to wait for it
@@ -108,6 +114,12 @@ func (s *session) tell(proposed int64) {
 	s.n.core.Proposed(s.term, proposed)
 }
 
+// passage is a piece of the stream between the engine and the log.
+type passage struct {
+	end   int64
+	since time.Time
+}
+
 // lost: the engine's stream broke. What it did after that nobody knows: it starts anew, empty.
 func (s *session) lost(e *engine.Engine, err error) {
 	if s.ctx.Err() != nil {
@@ -120,6 +132,10 @@ func (s *session) lost(e *engine.Engine, err error) {
 
 // committed tells the engine, whose WAIT counts on it, what is committed. It does not wait.
 func (s *session) committed(offset int64) {
+	if p := s.watched.Load(); p != nil && p.end <= offset {
+		s.n.stats.commit.Observe(time.Since(p.since).Seconds())
+		s.watched.Store(nil)
+	}
 	select {
 	case <-s.acks:
 	default:

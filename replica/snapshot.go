@@ -20,6 +20,9 @@ import (
 // than this.
 const snapshotAfter = 64 << 20
 
+// noRoomFor is how long a disk that had no room for a snapshot is left alone.
+const noRoomFor = 15 * time.Second
+
 // snapshotTime bounds the making of one.
 const snapshotTime = 10 * time.Minute
 
@@ -49,9 +52,14 @@ func (n *Node) snapshots() {
 		switch {
 		case err != nil && n.ctx.Err() == nil:
 			n.log.Warn("snapshot not made; it is tried again", "error", err)
+			n.stats.snapshots.WithLabelValues("failed").Inc()
+			if errors.Is(err, errNoRoom) {
+				n.rest(noRoomFor, nil)
+			}
 			n.rest(time.Second, nil)
 		case err == nil:
 			n.log.Info("snapshot made", "took", time.Since(begin))
+			n.stats.snapshots.WithLabelValues("made").Inc()
 			n.rest(100*time.Millisecond, nil)
 		}
 	}
@@ -59,11 +67,7 @@ func (n *Node) snapshots() {
 
 // copySize is how large the newest copy is; it needs mu.
 func (n *Node) copySize() int64 {
-	file, size, err := n.cons.SnapshotFile(n.copyAt)
-	if err != nil {
-		return 0
-	}
-	_ = file.Close()
+	size, _, _ := n.cons.SnapshotInfo(n.copyAt) // 0 when there is none
 	return size
 }
 
@@ -83,7 +87,7 @@ func (n *Node) snapshot() error {
 		return err
 	}
 	defer func() { _ = errors.Join(file.Close(), os.Remove(file.Name())) }()
-	at, err := n.copyEngine(ctx, file)
+	at, err := n.copyEngine(ctx, &careful{w: file, n: n})
 	if err != nil {
 		return err
 	}
@@ -93,7 +97,7 @@ func (n *Node) snapshot() error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	st := stored{State: state, Copy: at}
+	st := stored{Format: storedFormat, State: state, Copy: at}
 	data, err := json.Marshal(st)
 	if err != nil {
 		return err
@@ -101,7 +105,7 @@ func (n *Node) snapshot() error {
 	n.mu.Lock()
 	n.wanted = false
 	n.mu.Unlock()
-	if err := n.cons.SaveSnapshot(index, data, func(w io.Writer) error { _, err := io.Copy(w, file); return err }); err != nil {
+	if err := n.cons.SaveSnapshot(index, data, func(w io.Writer) error { _, err := io.Copy(&careful{w: w, n: n}, file); return err }); err != nil {
 		return err
 	}
 	n.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,8 +22,9 @@ import (
 
 // world is a cluster of real engines whose nodes run in this process.
 type world struct {
-	t     testing.TB
-	nodes []*member
+	t      testing.TB
+	nodes  []*member
+	change func(*replica.Config) // may be nil
 }
 
 type member struct {
@@ -32,7 +34,11 @@ type member struct {
 	clients, raft string
 	sentinel      string
 	fs            vfs.FS
+	reserve       int64
 }
+
+// testReserve is the reserve of a node whose test does not say otherwise.
+const testReserve = 1 << 20
 
 var secret = bytes.Repeat([]byte("s"), 32)
 
@@ -51,10 +57,25 @@ func need(t testing.TB) {
 
 func newWorld(t testing.TB, nodes int) *world {
 	t.Helper()
+	return newWorldOn(t, nodes, func() vfs.FS { return nil })
+}
+
+func newWorldOn(t testing.TB, nodes int, disk func() vfs.FS) *world {
+	t.Helper()
+	return (&world{t: t}).begin(nodes, disk)
+}
+
+func newWorldWith(t testing.TB, nodes int, change func(*replica.Config)) *world {
+	t.Helper()
+	return (&world{t: t, change: change}).begin(nodes, func() vfs.FS { return nil })
+}
+
+func (w *world) begin(nodes int, disk func() vfs.FS) *world {
+	w.t.Helper()
+	t := w.t
 	need(t)
-	w := &world{t: t}
 	for i := range nodes {
-		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir()})
+		w.nodes = append(w.nodes, &member{name: fmt.Sprint("n", i+1), dir: t.TempDir(), fs: disk()})
 		w.open(i)
 	}
 	t.Cleanup(func() {
@@ -86,10 +107,13 @@ func (w *world) logger(m *member) *slog.Logger {
 func (w *world) open(i int) {
 	w.t.Helper()
 	m := w.nodes[i]
-	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Logger: w.logger(m),
+	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Reserve: max(m.reserve, testReserve), Logger: w.logger(m),
 		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Sentinel: w.listen(&m.sentinel)}
 	if i > 0 {
 		cfg.Join = []string{w.nodes[0].raft}
+	}
+	if w.change != nil {
+		w.change(&cfg)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -203,6 +227,13 @@ func (c *client) do(words ...string) (string, error) {
 		return strings.TrimSpace(text), err
 	}
 	return line, nil
+}
+
+// noise is what does not compress.
+func noise(size int) string {
+	b := make([]byte, size)
+	_, _ = rand.Read(b) // never fails
+	return string(b)
 }
 
 // do asks any node that answers until one does.

@@ -34,6 +34,9 @@ var named = regexp.MustCompile(`\bholdfast_[a-z0-9_]+`)
 func metricsIn(text string) map[string]bool {
 	found := map[string]bool{}
 	for _, name := range named.FindAllString(text, -1) {
+		if strings.HasPrefix(name, "holdfast_node_") {
+			continue // exported by nodes; package replica looks after them
+		}
 		for _, series := range []string{"_bucket", "_sum", "_count"} {
 			name = strings.TrimSuffix(name, series)
 		}

@@ -4,14 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/replica"
@@ -19,10 +19,12 @@ import (
 
 type nodeCmd struct {
 	Run      nodeRunCmd      `cmd:"" default:"withargs" help:"Run a node: the first of a new cluster, one that joins, or one that was here before."`
+	Join     nodeJoinCmd     `cmd:"" help:"Run a node that joins a cluster: as 'node' with --join."`
 	Status   nodeStatusCmd   `cmd:"" help:"Show the cluster as one node sees it."`
 	Transfer nodeTransferCmd `cmd:"" help:"Hand leadership to another node."`
 	Verify   nodeVerifyCmd   `cmd:"" help:"Compare the engines' contents at one offset. It holds up each engine for a moment."`
-	Leave    nodeLeaveCmd    `cmd:"" help:"Take a node out of the cluster."`
+	Leave    nodeLeaveCmd    `cmd:"" help:"Take a node out of the cluster, also one that is lost. Refused where the rest would be no majority."`
+	Rejoin   nodeRejoinCmd   `cmd:"" help:"Prepare the directory of a node whose data is damaged for joining anew."`
 }
 
 type nodeRunCmd struct {
@@ -37,11 +39,13 @@ type nodeRunCmd struct {
 	SecretFile      string   `help:"File with the nodes' secret, the same on all of them (32 bytes or more); otherwise DIR/secret, which the first node makes." type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
 	PasswordFile    string   `help:"File with the clients' password, the same on all nodes; otherwise there is none." type:"path" env:"HOLDFAST_NODE_PASSWORD_FILE"`
 	ReadyFile       string   `help:"File to write the clients' address to, once the node serves them." type:"path"`
+	Metrics         string   `help:"Address for metrics and health (/metrics, /livez, /readyz); otherwise there are none." env:"HOLDFAST_NODE_METRICS"`
 	AllowNoPassword bool     `help:"Listen on an address that others reach, without a password."`
 	sentinelFlags
 }
 
-func (c *nodeRunCmd) Run(e *env) (err error) {
+// once runs the node until it is told to end, or fails.
+func (c *nodeRunCmd) once(e *env, ops *replica.Ops) (err error) {
 	secret, err := c.secret()
 	if err != nil {
 		return err
@@ -73,6 +77,8 @@ func (c *nodeRunCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	ops.Set(n, "")
+	defer ops.Set(nil, "shutting down") // before it is closed
 	if err := c.ready(e.ctx, n, clients); err != nil {
 		return err
 	}
@@ -167,7 +173,7 @@ func (at *nodeAt) ask(ctx context.Context, what func(context.Context, *replica.A
 
 type nodeStatusCmd struct {
 	nodeAt
-	JSON bool `help:"Print JSON." name:"json"`
+	asJSON
 }
 
 func (c *nodeStatusCmd) Run(e *env) error {
@@ -177,53 +183,19 @@ func (c *nodeStatusCmd) Run(e *env) error {
 			return err
 		}
 		if c.JSON {
-			enc := json.NewEncoder(e.out)
-			enc.SetIndent("", "  ")
-			return enc.Encode(s)
+			return c.print(e.out, s)
 		}
 		leader := s.Leader
 		if leader == "" {
 			leader = "nobody"
 		}
-		fmt.Fprintf(e.out, "cluster %s, term %d, epoch %d; %s leads; committed up to %d\n\n", s.Cluster, s.Term, s.Epoch, leader, s.Offset)
-		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "NODE\tCLIENTS\tNODES\tVOTE\tLOG")
-		for _, n := range s.Nodes {
-			vote := "not yet"
-			if n.Voter {
-				vote = "yes"
-			}
-			log := "?"
-			if n.Match > 0 {
-				log = fmt.Sprint(n.Match)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Clients, n.Raft, vote, log)
-		}
-		return w.Flush()
+		return printStatus(e.out, s)
 	})
-}
-
-type nodeTransferCmd struct {
-	nodeAt
-	To string `arg:"" optional:"" help:"Name of the node that shall lead; otherwise the one that is best up to date."`
-}
-
-func (c *nodeTransferCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error { return a.Transfer(ctx, c.Node, c.To) })
-}
-
-type nodeLeaveCmd struct {
-	nodeAt
-	Name string `arg:"" help:"Name of the node that leaves. End its process too."`
-}
-
-func (c *nodeLeaveCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error { return a.Leave(ctx, c.Node, c.Name) })
 }
 
 type nodeVerifyCmd struct {
 	nodeAt
-	JSON bool `help:"Print JSON." name:"json"`
+	asJSON
 }
 
 func (c *nodeVerifyCmd) Run(e *env) error {
@@ -240,10 +212,10 @@ func (c *nodeVerifyCmd) Run(e *env) error {
 			equal = equal && d == first
 		}
 		if c.JSON {
-			err = json.NewEncoder(e.out).Encode(map[string]any{"digests": digests, "equal": equal})
+			err = c.print(e.out, map[string]any{"digests": digests, "equal": equal})
 		} else {
-			for name, d := range digests {
-				fmt.Fprintf(e.out, "%s  %s\n", d, name)
+			for _, name := range slices.Sorted(maps.Keys(digests)) {
+				fmt.Fprintf(e.out, "%s  %s\n", digests[name], name)
 			}
 		}
 		if err == nil && !equal {

@@ -65,7 +65,8 @@ func nodeConfig(dir string, i int, secret []byte, logger *slog.Logger) (replica.
 		return replica.Config{}, errors.Join(fmt.Errorf("%s: %w", name, err), clients.Close())
 	}
 	return replica.Config{Dir: filepath.Join(dir, name), Name: name, Secret: secret, Clients: clients, Raft: raft,
-		Logger: logger.With("node", name)}, nil
+		Reserve: 16 << 20, // of three on one disk
+		Logger:  logger.With("node", name)}, nil
 }
 
 // await waits until one node leads.

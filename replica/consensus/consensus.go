@@ -34,6 +34,9 @@ var (
 	// ErrDamaged: the log's files are not what was written. The node's data has to be removed,
 	// and comes back from its peers.
 	ErrDamaged = errors.New("replica: the log is damaged")
+	// ErrFull: the log's disk is full, and its reserve is used up. What the log has is sound: it can
+	// be opened again when there is room.
+	ErrFull = errors.New("replica: the disk of the log is full")
 	// ErrFormat: the files were written by a newer version.
 	ErrFormat = errors.New("replica: the log has a format that this version does not know")
 	// ErrExists: the directory has a log already.
@@ -61,12 +64,12 @@ type Snapshot struct {
 	Data        []byte
 }
 
-// Machine is told what is committed, always from the same goroutine.
+// Machine is told what is committed, always from the same goroutine. Its errors end the node.
 type Machine interface {
 	// Apply takes the next entries, in the order of the log.
-	Apply(entries []Entry)
+	Apply(entries []Entry) error
 	// Restore puts a snapshot in the place of all that was applied; its file is there.
-	Restore(s Snapshot)
+	Restore(s Snapshot) error
 	// Members tells the members after a change, and once at the start.
 	Members(members []Member)
 }
@@ -88,6 +91,8 @@ type Config struct {
 
 	CacheBytes int64 // of recent entries in memory; 64 MiB
 	KeepBytes  int64 // of the log behind a snapshot, for nodes that are not far behind; 64 MiB
+	// ReserveBytes of disk are kept for the log and given up when a write of the log finds no room; 0: none.
+	ReserveBytes int64
 
 	Observe func(Event, time.Duration) // may be nil; must not block
 	Logger  *slog.Logger               // nil: slog.Default

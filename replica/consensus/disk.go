@@ -55,17 +55,18 @@ func openDisk(c Config, fail func(error)) (*disk, error) {
 	if err := MakeDir(c.FS, c.Dir); err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(c.FS.PathJoin(c.Dir, "log"), &pebble.Options{
+	dir := c.FS.PathJoin(c.Dir, "log")
+	db, err := pebble.Open(dir, &pebble.Options{
 		FS: c.FS, FormatMajorVersion: pebbleFormat, CacheSize: 8 << 20, MemTableSize: 32 << 20,
 		MemTableStopWritesThreshold: 4, L0StopWritesThreshold: 1000,
 		Logger: quiet{c.Logger, fail},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", damagedOr(err), err)
+		return nil, fmt.Errorf("%w: %s: %w", damagedOr(err), dir, err)
 	}
 	d.db = db
 	if err := d.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), db.Close())
 	}
 	return d, nil
 }
@@ -87,7 +88,15 @@ func (q quiet) Infof(string, ...any) {}
 func (q quiet) Errorf(f string, args ...any) {
 	q.log.Error("replica: log", "error", fmt.Sprintf(f, args...))
 }
-func (q quiet) Fatalf(f string, args ...any) { q.fail(fmt.Errorf(f, args...)) }
+func (q quiet) Fatalf(f string, args ...any) {
+	err := fmt.Errorf(f, args...)
+	for _, arg := range args { // which is what is wrong, whatever the text does with it
+		if cause, ok := arg.(error); ok && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w (%w)", err, cause)
+		}
+	}
+	q.fail(err)
+}
 
 func (d *disk) load() error {
 	switch v, err := d.get(formatKey); {
@@ -98,7 +107,7 @@ func (d *disk) load() error {
 			return err
 		}
 	case string(v) != format:
-		return fmt.Errorf("%w: %q", ErrFormat, v)
+		return fmt.Errorf("%w: format %q, and this version knows %q", ErrFormat, v, format)
 	}
 	for key, m := range map[string]proto.Message{string(hardKey): d.hard, string(snapshotKey): d.snapshot} {
 		v, err := d.get([]byte(key))

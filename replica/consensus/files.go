@@ -1,16 +1,20 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// files keeps the snapshots' files, each named for its index.
+// files keeps the snapshots' files, each named for its index. A file is a line that says its
+// format, the body, and the CRC-32C of the body (4 bytes, the highest first).
 type files struct {
 	fs  vfs.FS
 	dir string
@@ -19,7 +23,12 @@ type files struct {
 const (
 	fileSuffix = ".rdb"
 	partSuffix = ".part"
+	fileKind   = "holdfast snapshot "
+	fileHead   = fileKind + "1\n"
+	fileTail   = 4
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func openFiles(fs vfs.FS, dir string) (files, error) {
 	f := files{fs, fs.PathJoin(dir, "snapshots")}
@@ -77,8 +86,7 @@ func (f files) write(index uint64, body func(io.Writer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	err = body(file)
-	if err == nil {
+	if err = fill(file, body); err == nil {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
@@ -90,16 +98,85 @@ func (f files) write(index uint64, body func(io.Writer) error) (err error) {
 	return syncDir(f.fs, f.dir)
 }
 
-func (f files) open(index uint64) (io.ReadCloser, int64, error) {
-	file, err := f.fs.Open(f.path(index))
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: snapshot %d: %w", ErrDamaged, index, err)
+func fill(w io.Writer, body func(io.Writer) error) error {
+	if _, err := io.WriteString(w, fileHead); err != nil {
+		return err
 	}
+	sum := crc32.New(castagnoli)
+	if err := body(io.MultiWriter(w, sum)); err != nil {
+		return err
+	}
+	_, err := w.Write(sum.Sum(nil))
+	return err
+}
+
+// open gives the body of a file, and its size.
+func (f files) open(index uint64) (_ io.ReadCloser, size int64, err error) {
+	path := f.path(index)
+	file, err := f.fs.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, 0, errors.Join(err, file.Close())
+		return nil, 0, err
 	}
-	return file, info.Size(), nil
+	head := make([]byte, len(fileHead))
+	if _, err := io.ReadFull(file, head); err != nil || info.Size() < int64(len(fileHead)+fileTail) {
+		return nil, 0, fmt.Errorf("%w: snapshot %s: it has %d bytes", ErrDamaged, path, info.Size())
+	}
+	switch text := string(head); {
+	case text == fileHead:
+	case strings.HasPrefix(text, fileKind):
+		return nil, 0, fmt.Errorf("%w: snapshot %s: %q", ErrFormat, path, strings.TrimPrefix(text, fileKind))
+	default:
+		return nil, 0, fmt.Errorf("%w: snapshot %s: it begins with %q", ErrDamaged, path, text)
+	}
+	size = info.Size() - int64(len(fileHead)+fileTail)
+	return bodyOf{io.LimitReader(file, size), file}, size, nil
+}
+
+// stat is the size of a file's body, and when it was made.
+func (f files) stat(index uint64) (size int64, made time.Time, err error) {
+	info, err := f.fs.Stat(f.path(index))
+	if err != nil {
+		return 0, made, err
+	}
+	return max(info.Size()-int64(len(fileHead)+fileTail), 0), info.ModTime(), nil
+}
+
+type bodyOf struct {
+	io.Reader
+	file vfs.File
+}
+
+func (b bodyOf) Close() error { return b.file.Close() }
+
+// verify reads a file once: what is damaged shows before anything is built on it.
+func (f files) verify(index uint64) (err error) {
+	body, _, err := f.open(index)
+	if err != nil {
+		return err
+	}
+	file := body.(bodyOf)
+	defer func() { err = errors.Join(err, file.Close()) }()
+	sum := crc32.New(castagnoli)
+	if _, err := io.CopyBuffer(sum, file.Reader, make([]byte, 256<<10)); err != nil {
+		return fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, f.path(index), err)
+	}
+	var tail [fileTail]byte
+	if _, err := io.ReadFull(file.file, tail[:]); err != nil {
+		return fmt.Errorf("%w: snapshot %s: %w", ErrDamaged, f.path(index), err)
+	}
+	if got := binary.BigEndian.Uint32(tail[:]); got != sum.Sum32() {
+		return fmt.Errorf("%w: snapshot %s: its checksum is %08x, not %08x", ErrDamaged, f.path(index), sum.Sum32(), got)
+	}
+	return nil
 }
 
 // prune removes what is older than index. A file that is being read stays readable.

@@ -252,6 +252,11 @@ func (n *Node) SaveSnapshot(index uint64, data []byte, body func(io.Writer) erro
 // SnapshotFile opens the file of the snapshot at index.
 func (n *Node) SnapshotFile(index uint64) (io.ReadCloser, int64, error) { return n.files.open(index) }
 
+// SnapshotInfo is the size of the snapshot at index, and when it was made or received here.
+func (n *Node) SnapshotInfo(index uint64) (size int64, made time.Time, err error) {
+	return n.files.stat(index)
+}
+
 // ReceiveSnapshot stores the file of a snapshot that another node sends, then takes its message.
 func (n *Node) ReceiveSnapshot(m *pb.Message, file io.Reader) error {
 	index := m.GetSnapshot().GetMetadata().GetIndex()

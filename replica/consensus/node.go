@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -25,10 +26,12 @@ const (
 
 // Node is one node of a cluster. Its methods may be called from everywhere.
 type Node struct {
-	cfg   Config
-	disk  *disk
-	files files
-	raft  *raft.RawNode // only the loop touches it
+	cfg     Config
+	disk    *disk
+	files   files
+	reserve reserve
+	mark    mark          // only the loop touches it
+	raft    *raft.RawNode // only the loop touches it
 
 	in      inbox
 	appends queue
@@ -83,22 +86,34 @@ func Open(c Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: c, stop: make(chan struct{}), changed: make(chan struct{})}
+	n.reserve = reserve{fs: c.FS, dir: c.Dir, size: c.ReserveBytes}
+	if err := MakeDir(c.FS, c.Dir); err != nil {
+		return nil, fullOr(err)
+	}
+	if err := n.reserve.keep(); err != nil {
+		c.Logger.Warn("there is no room for the log's reserve", "dir", c.Dir, "bytes", c.ReserveBytes, "error", err)
+	}
 	n.in.init()
 	n.appends.init()
 	n.applies.init()
 	var err error
-	if n.disk, err = openDisk(c, n.fail); err != nil {
-		return nil, err
+	onLog := c // snapshots must not take the reserve
+	onLog.FS = vfs.OnDiskFull(c.FS, n.full)
+	if n.disk, err = openDisk(onLog, n.fail); err != nil {
+		return nil, fullOr(err)
 	}
 	n.members, n.disk.want = n.disk.members, c.WantSnapshot
-	if n.files, err = openFiles(c.FS, c.Dir); err == nil {
-		err = n.restore()
+	if err = n.checkMark(); err == nil {
+		n.files, err = openFiles(c.FS, c.Dir)
+	}
+	if err == nil {
+		err = n.begin()
 	}
 	if err == nil {
 		n.raft, err = raft.NewRawNode(n.raftConfig())
 	}
 	if err != nil {
-		return nil, errors.Join(err, n.disk.db.Close())
+		return nil, fullOr(errors.Join(err, n.mark.close(), n.disk.db.Close()))
 	}
 	n.publish()
 	n.wg.Add(3)
@@ -119,6 +134,16 @@ func (n *Node) raftConfig() *raft.Config {
 	}
 }
 
+// begin restores what the log begins with, if its file is what was written.
+func (n *Node) begin() error {
+	if s := n.disk.newest(); !raft.IsEmptySnap(s) {
+		if err := n.files.verify(s.GetMetadata().GetIndex()); err != nil {
+			return err
+		}
+	}
+	return n.restore()
+}
+
 // restore hands the Machine what the log begins with.
 func (n *Node) restore() error {
 	s := n.disk.newest()
@@ -129,24 +154,19 @@ func (n *Node) restore() error {
 	if err != nil {
 		return err
 	}
-	if f, _, err := n.files.open(m.index); err != nil {
-		return err
-	} else if err := f.Close(); err != nil {
-		return err
-	}
 	n.members.add(m)
 	n.mu.Lock()
 	n.state.Applied = m.index
 	n.mu.Unlock()
 	n.cfg.Machine.Members(m.members)
-	n.cfg.Machine.Restore(Snapshot{m.index, s.GetMetadata().GetTerm(), data})
-	return nil
+	return n.cfg.Machine.Restore(Snapshot{m.index, s.GetMetadata().GetTerm(), data})
 }
 
 // fail ends the node: a log that cannot be written answers nobody.
 func (n *Node) fail(err error) {
 	n.failing.Do(func() {
-		n.cfg.Logger.Error("replica: the log has failed", "error", err)
+		err = fullOr(err)
+		n.cfg.Logger.Error("the log has failed; this node stops", "error", err)
 		n.mu.Lock()
 		n.failure = err
 		n.mu.Unlock()
@@ -169,7 +189,10 @@ func (n *Node) Close() error {
 	n.failing.Do(func() { close(n.stop) })
 	n.wg.Wait()
 	n.reads.end()
-	return n.disk.db.Close()
+	if err := errors.Join(n.mark.close(), n.disk.db.Close()); n.Failed() == nil {
+		return err
+	}
+	return nil // Failed has said it
 }
 
 // Propose gives an entry to the log if this node leads in that term. What one goroutine
@@ -229,12 +252,16 @@ func (n *Node) loop() {
 	defer n.wg.Done()
 	tick := time.NewTicker(n.cfg.Tick)
 	defer tick.Stop()
-	for {
+	for ticks := 0; ; {
 		select {
 		case <-n.stop:
+			n.mark.put(n.State().Applied)
 			return
 		case <-tick.C:
 			n.raft.Tick()
+			if ticks++; ticks%markEvery == 0 { // what is applied is on this node's disk
+				n.mark.put(n.State().Applied)
+			}
 		case <-n.in.wake:
 		}
 		n.take()
@@ -416,8 +443,7 @@ func (n *Node) apply(entries []*pb.Entry) error {
 	n.mu.Lock()
 	n.state.Applied = batch[len(batch)-1].Index
 	n.mu.Unlock()
-	n.cfg.Machine.Apply(batch)
-	return nil
+	return n.cfg.Machine.Apply(batch)
 }
 
 // change applies a change of the members. Raft has to hear of it in its own goroutine.

@@ -47,16 +47,18 @@ type journal struct {
 	members []consensus.Member
 }
 
-func (j *journal) Apply(es []consensus.Entry) {
+func (j *journal) Apply(es []consensus.Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.applied = append(j.applied, es...)
+	return nil
 }
 
-func (j *journal) Restore(s consensus.Snapshot) {
+func (j *journal) Restore(s consensus.Snapshot) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.base, j.applied = s, nil
+	return nil
 }
 
 func (j *journal) Members(m []consensus.Member) {

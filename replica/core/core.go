@@ -55,7 +55,7 @@ func (s *State) applyChunk(c Chunk) bool {
 		return false
 	}
 	s.Offset += int64(len(c.Bytes))
-	if c.Safe > s.Safe && c.Safe <= s.Offset {
+	if c.Safe > c.From && c.Safe <= s.Offset { // a boundary at its very beginning was told by the chunk before
 		s.Safe = c.Safe
 	}
 	return true

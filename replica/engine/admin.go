@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -78,6 +79,18 @@ func (e *Engine) Promote(ctx context.Context) (replid string, offset int64, err 
 		return "", 0, fmt.Errorf("%w: INFO replication after REPLICAOF NO ONE", ErrProtocol)
 	}
 	return info["master_replid"], second - 1, nil
+}
+
+// RefuseWrites has a master refuse what clients write, also in scripts and transactions, or take it
+// again. It is said as a lack of replicas (NOREPLICAS). Reads, publishes and what the engine does by
+// itself, like expiry, go on.
+func (e *Engine) RefuseWrites(ctx context.Context, refuse bool) error {
+	replicas := wantedReplicas
+	if refuse {
+		replicas = math.MaxInt32
+	}
+	_, err := e.Do(ctx, "CONFIG", "SET", "min-replicas-to-write", strconv.Itoa(replicas))
+	return err
 }
 
 // Digest is the engine's own digest of all it holds.

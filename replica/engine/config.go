@@ -16,7 +16,11 @@ var forbidden = []string{
 	"acl|getuser", "acl|list", "acl|log",
 	"save", "bgsave", "bgrewriteaof", "config|set", "config|rewrite", "config|resetstat",
 	"client|kill", "client|pause", "client|unpause", "client|no-evict", "pfdebug", "pfselftest",
+	"script|debug", // which stops the engine between two steps
 }
+
+// wantedReplicas: an engine without one takes no writes. The one is its node.
+const wantedReplicas = 1
 
 // config is what the engine reads from its standard input.
 func (e *Engine) config() string {
@@ -52,7 +56,7 @@ func (e *Engine) config() string {
 		"replica-serve-stale-data yes",
 		"replica-read-only yes",
 		// An engine whose node is gone takes no writes.
-		"min-replicas-to-write 1",
+		fmt.Sprintf("min-replicas-to-write %d", wantedReplicas),
 		"min-replicas-max-lag 10",
 		"shutdown-timeout 0",
 		"enable-debug-command yes",

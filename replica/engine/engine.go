@@ -28,6 +28,8 @@ var (
 	ErrVersion = errors.New("replica: the engine is too old")
 	// ErrStart: the engine ended, or did not answer, before it was ready. Its last words are quoted.
 	ErrStart = errors.New("replica: the engine did not start")
+	// ErrSettings: the engine runs otherwise than it was told, and could lose or invent data by itself.
+	ErrSettings = errors.New("replica: the engine does not run as it has to")
 	// ErrGone: the engine does not answer (any more).
 	ErrGone = errors.New("replica: the engine does not answer")
 )
@@ -178,7 +180,29 @@ func (e *Engine) ready(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	return checkVersion(info)
+	if err := checkVersion(info); err != nil {
+		return err
+	}
+	return e.checkSettings(ctx)
+}
+
+// checkSettings: a wrapper, or a build of somebody's own, may have put others in their place.
+func (e *Engine) checkSettings(ctx context.Context) error {
+	for _, s := range []struct{ name, want, or string }{
+		{"maxmemory-policy", "noeviction", "it would evict keys"},
+		{"save", "", "it would save snapshots of its own, and might come up with one"},
+		{"appendonly", "no", "it would come up with what it has written, which may never have been committed"},
+	} {
+		answer, err := e.Do(ctx, "CONFIG", "GET", s.name)
+		if err != nil {
+			return fmt.Errorf("%w: CONFIG GET %s: %w", ErrStart, s.name, err)
+		}
+		words, _ := answer.([]any)
+		if len(words) != 2 || words[1] != s.want {
+			return fmt.Errorf("%w: CONFIG GET %s says %q, not %q: %s", ErrSettings, s.name, words, s.want, s.or)
+		}
+	}
+	return nil
 }
 
 // failed says why with the engine's own words; what it says of its configuration matters most.

@@ -72,7 +72,7 @@ func TestClientsCannotGoRoundTheNode(t *testing.T) {
 		"REPLICAOF NO ONE", "SLAVEOF NO ONE", "FAILOVER", "PSYNC ? -1", "SYNC", "REPLCONF ACK 1",
 		"SHUTDOWN NOSAVE", "DEBUG SLEEP 0", "DEBUG DIGEST", "MONITOR", "MIGRATE h 1 k 0 1", "CLUSTER INFO", "MODULE LIST",
 		"SAVE", "BGSAVE", "BGREWRITEAOF", "CONFIG SET save x", "CONFIG REWRITE", "CLIENT KILL TYPE replica",
-		"CLIENT PAUSE 1 ALL", "CLIENT NO-EVICT on", "ACL SETUSER x", "ACL DELUSER default", "ACL LIST",
+		"CLIENT PAUSE 1 ALL", "CLIENT NO-EVICT on", "ACL SETUSER x", "ACL DELUSER default", "ACL LIST", "SCRIPT DEBUG SYNC",
 	} {
 		if got := say(t, e, line)[0]; !strings.HasPrefix(got, "-NOPERM") {
 			t.Errorf("%s: %s", line, got)
@@ -122,6 +122,9 @@ func TestStartErrors(t *testing.T) {
 	}{
 		{"missing", filepath.Join(dir, "none"), "looked for", engine.ErrMissing},
 		{"exits at once", script("exits", "echo out of luck; exit 1"), "out of luck", engine.ErrStart},
+		{"evicts", script("evicts", `exec "$(command -v valkey-server || command -v redis-server)" "$@" --maxmemory-policy allkeys-lru`), "evict", engine.ErrSettings},
+		{"saves", script("saves", `exec "$(command -v valkey-server || command -v redis-server)" "$@" --save "3600 1"`), "snapshots of its own", engine.ErrSettings},
+		{"persists", script("persists", `exec "$(command -v valkey-server || command -v redis-server)" "$@" --appendonly yes`), "never have been committed", engine.ErrSettings},
 		{"too old", script("old", "echo '*** FATAL CONFIG FILE ERROR (Redis 6.0.16) ***'; exit 1"), "6.0.16", engine.ErrVersion},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -52,7 +52,8 @@ type Gate struct {
 	wg   sync.WaitGroup
 	wake chan struct{} // to the prober; one slot
 
-	held atomic.Int64
+	held    atomic.Int64
+	refused atomic.Int64 // clients for whom there was no place
 
 	mu       sync.Mutex
 	open     bool
@@ -140,13 +141,15 @@ type Stats struct {
 	Conns  int
 	Held   int64 // bytes
 	Rounds int   // questions whose answer is not committed or verified yet
+
+	Refused int64 // clients so far for whom there was no place
 }
 
 // Stats counts what there is now.
 func (g *Gate) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Stats{len(g.conns), g.held.Load(), len(g.rounds.queue)}
+	return Stats{len(g.conns), g.held.Load(), len(g.rounds.queue), g.refused.Load()}
 }
 
 // Close shuts the gate for good. No goroutine is left when it returns.
@@ -170,6 +173,7 @@ func (g *Gate) Serve(client net.Conn) error {
 	c := newConn(g, client, engine)
 	if err := g.admit(c); err != nil {
 		if errors.Is(err, errFull) {
+			g.refused.Add(1)
 			_ = client.SetWriteDeadline(time.Now().Add(time.Second))
 			_, _ = client.Write([]byte("-ERR max number of clients reached\r\n")) // err says more
 		}

@@ -437,6 +437,9 @@ func TestTooManyClients(t *testing.T) {
 	if got := w.dial().ended(); !strings.HasPrefix(got, "-ERR max number of clients reached") {
 		t.Fatalf("heard %q", got)
 	}
+	if n := w.gate.Stats().Refused; n != 1 { // a node's clients_refused_total
+		t.Fatalf("%d were refused", n)
+	}
 }
 
 // A hand-over loses no reply: who sent a command before it hears the answer.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/replica"
+)
+
+// The commands of a node, as people type them: a cluster of two, its health, what each command says
+// and how it exits.
+func TestNodeCommands(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if _, err := exec.LookPath("valkey-server"); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal("neither valkey-server nor redis-server is installed; run scripts/deps")
+			}
+			t.Skip("neither valkey-server nor redis-server is installed")
+		}
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	raft, metrics := [2]string{free(t), free(t)}, free(t)
+	first := start(t, "node", "--dir", at("n1"), "--name", "n1", "--listen", "127.0.0.1:0", "--raft", raft[0], "--ready-file", at("ready1"), "--metrics", metrics)
+	first.address(at("ready1"))
+	secret := at("n1/secret")
+	second := start(t, "node", "join", raft[0], "--dir", at("n2"), "--name", "n2", "--listen", "127.0.0.1:0", "--raft", raft[1],
+		"--secret-file", secret, "--ready-file", at("ready2"))
+	second.address(at("ready2"))
+	for path, want := range map[string]int{"/livez": 200, "/metrics": 200, "/readyz": 200} {
+		if got := get(t, "http://"+metrics+path); got != want {
+			t.Errorf("%s: %d", path, got)
+		}
+	}
+	say := func(what string, args ...string) (string, error) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		err := run(append([]string{"node", what, "--node", raft[0], "--secret-file", secret}, args...), &out, &errs)
+		return out.String(), err
+	}
+	var s replica.Status
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		out, err := say("status", "--json")
+		if err == nil && json.Unmarshal([]byte(out), &s) == nil && len(s.Nodes) == 2 && s.Nodes[0].Voter && s.Nodes[1].Voter {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still not two voters: %v %s", err, out)
+		}
+	}
+	for _, c := range []struct {
+		what string
+		args []string
+		says string // in what is printed, or in the error
+		bad  bool
+	}{
+		{"status", nil, "n1 leads", false},
+		{"verify", nil, "  n2", false},
+		{"verify", []string{"--json"}, `"equal": true`, false},
+		{"transfer", []string{"n2"}, "n2 leads", false},
+		{"transfer", []string{"n1", "--json"}, `"leader": "n1"`, false},
+		{"transfer", []string{"n1"}, "n1 leads already", true},
+		{"transfer", []string{"n9"}, "no node \"n9\"", true},
+		{"leave", []string{"n1"}, "transfer leadership first", true},
+		{"rejoin", []string{"--dir", at("n2")}, "a node runs on", true},
+		{"leave", []string{"n2", "--json"}, `"left": "n2"`, false},
+	} {
+		out, err := say(c.what, c.args...)
+		if err != nil {
+			out += err.Error()
+		}
+		if (err != nil) != c.bad || !strings.Contains(out, c.says) {
+			t.Errorf("%s %v: %v, %s", c.what, c.args, err, out)
+		}
+	}
+	first.terminate()
+}
