@@ -60,6 +60,8 @@ type Report struct {
 	Checks  []Check `json:"checks"`
 	Figures any     `json:"figures"`
 	Kept    string  `json:"kept,omitempty"` // where the evidence of a failure lies
+	// What the same storm did to something that is compared; it decides nothing.
+	Against *Report `json:"against,omitempty"`
 }
 
 // The verdicts.

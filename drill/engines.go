@@ -159,7 +159,7 @@ func (r *run) hireStore(ctx context.Context, n *nursery, dir string) error {
 			if err != nil {
 				return nil, err
 			}
-			return &respConn{c, bufio.NewReader(c)}, nil
+			return &respConn{Conn: c, r: bufio.NewReader(c)}, nil
 		},
 	}
 	store.ask = func(ctx context.Context) error {

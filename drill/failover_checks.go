@@ -13,10 +13,21 @@ import (
 func (s *nodeStorm) judge(round int, final *finalState, f *failover) {
 	where := fmt.Sprintf("round %d", round+1)
 	s.histories(where, final, f)
+	before := len(f.lost)
 	bag(where+", set", s.ofKey(s.prefix+"set"), final.members["set"], &f.lost, &f.twice)
 	bag(where+", list", s.ofKey(s.prefix+"list"), final.members["list"], &f.lost, &f.twice)
 	streamKept(where, s.ofKey(s.prefix+"stream"), final.stream, &f.lost, &f.twice)
+	f.figures.Missing += len(f.lost) - before
+	for _, op := range s.ops {
+		if op.outcome == answered && (op.kind == "add" || op.kind == "xadd") {
+			f.figures.Added++
+		}
+	}
 	s.expired(where, &f.expiry)
+	s.audible(where, f)
+	if s.lacked > 0 {
+		f.lost.add("%s: a function that was loaded was not there, %d times", where, s.lacked)
+	}
 }
 
 func (s *nodeStorm) ofKey(key string) (ops []nodeOp) {

@@ -22,8 +22,18 @@ type links struct {
 	cut    map[[2]int]bool // from, to
 	conns  map[net.Conn]struct{}
 	closed bool
-	stuck  atomic.Int64 // bytes that met a cut
+	met    atomic.Int64 // bytes that met a cut
 }
+
+// network is what carries what nodes tell one another, and can be cut, one direction at a time.
+type network interface {
+	set(from, to int, cut bool) error
+	sever()       // breaks every connection: what waited is lost
+	stuck() int64 // grows when something met a cut
+	close()
+}
+
+func (l *links) stuck() int64 { return l.met.Load() }
 
 func newLinks(nodes []*nodeProcess) (*links, error) {
 	l := &links{index: map[string]int{}, cut: map[[2]int]bool{}, conns: map[net.Conn]struct{}{}}
@@ -118,7 +128,7 @@ func (l *links) pass(from, to, n int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut[[2]int{from, to}] {
-		l.stuck.Add(int64(n) + 1)
+		l.met.Add(int64(n) + 1)
 	}
 	for l.cut[[2]int{from, to}] && !l.closed {
 		l.mended.Wait()
@@ -126,14 +136,14 @@ func (l *links) pass(from, to, n int) bool {
 	return !l.closed
 }
 
-func (l *links) set(from, to int, cut bool) {
+func (l *links) set(from, to int, cut bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut[[2]int{from, to}] = cut
 	l.mended.Broadcast()
+	return nil
 }
 
-// sever breaks every connection there is: what waited is lost.
 func (l *links) sever() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

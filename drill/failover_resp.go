@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// respConn is a client of an engine: enough of RESP2 for the drill.
+// respConn is a client of an engine: enough of RESP2 and RESP3 for the drill.
 type respConn struct {
 	net.Conn
-	r *bufio.Reader
+	r      *bufio.Reader
+	pushed func(push []any) // what RESP3 brings unasked
 }
 
 // errReply is an answer that says no: the command was not done.
@@ -25,12 +26,15 @@ func (e errReply) Error() string { return string(e) }
 // commandTime is how long a client waits for an answer.
 const commandTime = 3 * time.Second
 
+// maxReply bounds an answer's bytes, or its elements.
+const maxReply = 8 << 20
+
 func dialRESP(addr string) (*respConn, error) {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
 		return nil, err
 	}
-	return &respConn{c, bufio.NewReader(c)}, nil
+	return &respConn{Conn: c, r: bufio.NewReader(c)}, nil
 }
 
 // do sends commands in one write and returns the last one's answer: string, int64, nil or
@@ -74,6 +78,8 @@ func (c *respConn) answer() (any, error) {
 		return text, nil
 	case '-':
 		return nil, errReply(text)
+	case '_':
+		return nil, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {
@@ -83,6 +89,8 @@ func (c *respConn) answer() (any, error) {
 		return n, nil
 	case n < 0:
 		return nil, nil
+	case n > maxReply:
+		return nil, fmt.Errorf("answer %q", line)
 	case line[0] == '$':
 		b := make([]byte, n+2)
 		if _, err := io.ReadFull(c.r, b); err != nil {
@@ -90,13 +98,20 @@ func (c *respConn) answer() (any, error) {
 		}
 		return string(b[:n]), nil
 	}
-	all := make([]any, 0, n)
+	if line[0] == '%' {
+		n *= 2
+	}
+	all := make([]any, 0, min(n, 1024))
 	for range n {
 		one, err := c.answer()
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, one)
+	}
+	if line[0] == '>' && c.pushed != nil {
+		c.pushed(all)
+		return c.answer()
 	}
 	return all, nil
 }

@@ -2,10 +2,13 @@ package drill
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -26,6 +29,7 @@ type nodeOp struct {
 	value     string // what was written
 	answer    any
 	outcome   outcome
+	cached    bool // read from the client's own cache
 	call, ret time.Time
 }
 
@@ -39,9 +43,11 @@ type nodeStorm struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu  sync.Mutex
-	ops []nodeOp
-	ok  [stormClients]time.Time // newest call that was answered
+	mu     sync.Mutex
+	ops    []nodeOp
+	heard  [subscribers][]session
+	ok     [stormClients + audience]time.Time // newest call that was answered, or what was heard
+	lacked int                                // functions that were not there
 }
 
 func newNodeStorm(f *failover, round int) *nodeStorm {
@@ -49,13 +55,28 @@ func newNodeStorm(f *failover, round int) *nodeStorm {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	for who := range stormClients {
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			s.client(ctx, who, rand.New(rand.NewPCG(f.Seed, uint64(round*stormClients+who+10))))
-		}()
+		s.wg.Go(func() {
+			commands, pauses := clientDice(f.Seed, round, who)
+			s.client(ctx, who, commands, pauses)
+		})
+	}
+	for which := range subscribers {
+		s.wg.Go(func() { s.subscriber(ctx, which) })
+	}
+	for which := range cachers {
+		s.wg.Go(func() {
+			dice, _ := clientDice(f.Seed, round, stormClients+subscribers+which)
+			s.cacher(ctx, which, dice)
+		})
 	}
 	return s
+}
+
+// note takes what a fault's own clients were told.
+func (s *nodeStorm) note(op nodeOp) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops = append(s.ops, op)
 }
 
 func (s *nodeStorm) end() {
@@ -97,19 +118,38 @@ func (s *nodeStorm) count(o outcome) (n int) {
 	return n
 }
 
-// firstWrite is the time from at to the first answer to a write that was sent after it, in ms.
-func (s *nodeStorm) firstWrite(at time.Time) (float64, bool) {
+// told counts what was heard by subscribers, and what came from clients' caches.
+func (s *nodeStorm) told() (messages, cached int) {
+	for _, sessions := range s.heard {
+		for _, one := range sessions {
+			messages += len(one.messages)
+		}
+	}
+	for _, op := range s.ops {
+		if op.cached {
+			cached++
+		}
+	}
+	return messages, cached
+}
+
+// firstWrite is the time from the fault to the first answer to a write that was sent when it was on, in ms.
+func (s *nodeStorm) firstWrite(hit *nodeHit) (float64, bool) {
+	on := hit.on
+	if on.IsZero() {
+		on = hit.at
+	}
 	best := time.Duration(-1)
 	for _, op := range s.ops {
-		if op.outcome == answered && op.value != "" && !op.call.Before(at) && (best < 0 || op.ret.Sub(at) < best) {
-			best = op.ret.Sub(at)
+		if op.outcome == answered && op.value != "" && !op.call.Before(on) && (best < 0 || op.ret.Sub(hit.at) < best) {
+			best = op.ret.Sub(hit.at)
 		}
 	}
 	return float64(best) / 1e6, best >= 0
 }
 
 // client goes on until ctx ends. After a command without an answer, it goes to another node.
-func (s *nodeStorm) client(ctx context.Context, who int, rng *rand.Rand) {
+func (s *nodeStorm) client(ctx context.Context, who int, commands, pauses *rand.Rand) {
 	at := who + who/3 // those who mostly read are with different nodes
 	var conn *respConn
 	defer func() {
@@ -117,33 +157,31 @@ func (s *nodeStorm) client(ctx context.Context, who int, rng *rand.Rand) {
 			_ = conn.Close()
 		}
 	}()
-	for k := 0; pauseFor(ctx, time.Duration(rng.IntN(4))*time.Millisecond); k++ {
+	for k := 0; pauseFor(ctx, time.Duration(pauses.IntN(4))*time.Millisecond); {
 		if conn == nil {
 			at++
 			var err error
-			if conn, err = dialRESP(s.f.fleet.nodes[at%len(s.f.fleet.nodes)].clients); err != nil {
+			if conn, err = s.f.fleet.dial(at); err != nil {
 				conn = nil
 				pauseFor(ctx, 10*time.Millisecond)
 				continue
 			}
 		}
-		op, commands := s.command(who, k, rng)
+		op, words := s.command(who, k, commands)
+		k++
 		op.client, op.call = who, time.Now()
-		var err error
-		op.answer, err = conn.do(commands...)
-		op.ret = time.Now()
-		var no errReply
-		switch {
-		case err == nil:
-		case errors.As(err, &no):
-			op.outcome = refused
-		default:
-			op.outcome = unknown
+		answer, err := conn.do(words...)
+		if lacksScript(err) { // scripts are the clients' to load: as their libraries do
+			answer, err = conn.do(append([]string{"EVAL", pairScript}, words[0][2:]...))
 		}
+		op.answer, op.outcome, op.ret = answer, outcomeOf(err), time.Now()
 		s.mu.Lock()
 		s.ops = append(s.ops, op)
 		if op.outcome == answered {
 			s.ok[who] = op.call
+		}
+		if lacksFunction(err) {
+			s.lacked++
 		}
 		s.mu.Unlock()
 		if op.outcome != answered {
@@ -153,7 +191,28 @@ func (s *nodeStorm) client(ctx context.Context, who int, rng *rand.Rand) {
 	}
 }
 
+func outcomeOf(err error) outcome {
+	var no errReply
+	switch {
+	case err == nil:
+		return answered
+	case errors.As(err, &no):
+		return refused
+	}
+	return unknown
+}
+
+func lacksScript(err error) bool {
+	var no errReply
+	return errors.As(err, &no) && strings.HasPrefix(string(no), "NOSCRIPT")
+}
+
 const pairScript = `local a = redis.call('INCR', KEYS[1]) local b = redis.call('INCR', KEYS[2]) return {a, b}`
+
+var pairHash = func() string {
+	sum := sha1.Sum([]byte(pairScript))
+	return hex.EncodeToString(sum[:])
+}()
 
 // command chooses what a client does next; every value that is written is unique.
 func (s *nodeStorm) command(who, k int, rng *rand.Rand) (nodeOp, [][]string) {
@@ -167,7 +226,7 @@ func (s *nodeStorm) command(who, k int, rng *rand.Rand) (nodeOp, [][]string) {
 		return one("get", k, "", "GET", k)
 	}
 	a, b := s.prefix+"{p}a", s.prefix+"{p}b"
-	switch rng.IntN(18) {
+	switch rng.IntN(22) {
 	case 0, 1:
 		k := key("reg", 4)
 		return one("set", k, unique, "SET", k, unique)
@@ -202,6 +261,12 @@ func (s *nodeStorm) command(who, k int, rng *rand.Rand) (nodeOp, [][]string) {
 		return one("pair", a, "1", "EVAL", pairScript, "2", a, b)
 	case 16:
 		return nodeOp{kind: "pairget", key: a}, [][]string{{"MULTI"}, {"GET", a}, {"GET", b}, {"EXEC"}}
+	case 17:
+		return one("pair", a, "1", "FCALL", "drill_pair", "2", a, b)
+	case 18:
+		return one("pair", a, "1", "EVALSHA", pairHash, "2", a, b)
+	case 19, 20:
+		return one("publish", s.prefix+"news", unique, "PUBLISH", s.prefix+"news", unique)
 	}
 	k2 := fmt.Sprintf("%sexp%d", s.prefix, who)
 	if k%5 == 0 {
@@ -221,9 +286,14 @@ type finalState struct {
 
 func (l *nodeFleet) final(ctx context.Context, s *nodeStorm) (*finalState, error) {
 	var last error
+	if l.others != nil {
+		if err := l.others.settled(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for end := time.Now().Add(mending); time.Now().Before(end); {
-		for _, n := range l.nodes {
-			c, err := dialRESP(n.clients)
+		for i := range l.nodes {
+			c, err := l.dial(i)
 			if err != nil {
 				last = err
 				continue

@@ -1,10 +1,20 @@
 package drill
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // needEngine skips where there is none; in CI there has to be one.
@@ -27,15 +37,80 @@ func needEngine(t *testing.T) {
 func TestFailover(t *testing.T) {
 	needEngine(t)
 	bin := program(t, "")
+	for _, c := range []struct {
+		net string
+		o   FailoverOptions
+	}{
+		{netAuto, FailoverOptions{Rounds: 3}},
+		{netProxies, FailoverOptions{Rounds: 2, Net: netProxies}},
+	} {
+		t.Run(c.net, func(t *testing.T) {
+			temporary(t)
+			c.o.Binary = bin
+			r, err := Failover(t.Context(), c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustPass(t, r)
+			nothingLeft(t)
+			f := r.Figures.(FailoverFigures)
+			if f.Commands < c.o.Rounds*leastCommands || len(f.Dealt) != c.o.Rounds {
+				t.Errorf("%+v", f)
+			}
+			if c.net == netProxies && f.Net != netProxies {
+				t.Errorf("it ran on %s", f.Net)
+			}
+			noNetworkLeft(t)
+		})
+	}
+}
+
+// noNetworkLeft: what the drill's networks were made of has gone with them.
+func noNetworkLeft(t *testing.T) {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if i.Name == "drill0" || strings.HasPrefix(i.Name, "near") {
+			t.Errorf("%s was left behind", i.Name)
+		}
+	}
+}
+
+// Five nodes, and a partition that only they can have; a log whose end is torn; a clock that jumps.
+func TestFailoverFive(t *testing.T) {
+	needEngine(t)
+	bin := program(t, "")
 	temporary(t)
-	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4})
+	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 3, Nodes: 5, Faults: []string{"leader-with-minority", "torn-tail", "clock-jump"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustPass(t, r)
 	nothingLeft(t)
-	if f := r.Figures.(FailoverFigures); f.Commands < 4*leastCommands {
-		t.Errorf("%+v", f)
+	f := r.Figures.(FailoverFigures)
+	if len(f.Faults)+len(f.Skipped) != 3 {
+		t.Errorf("%v happened, %v were skipped", f.Faults, f.Skipped)
+	}
+}
+
+// The same storm loses nothing here, and loses there.
+func TestFailoverAgainstSentinel(t *testing.T) {
+	needEngine(t)
+	bin := program(t, "")
+	temporary(t)
+	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 1, Against: againstSentinel, Faults: []string{"isolate-leader"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPass(t, r)
+	if r.Figures.(FailoverFigures).Net != netNamespaces {
+		t.Skip("engines without a node before them can only be parted in network namespaces")
+	}
+	if theirs := r.Against.Figures.(FailoverFigures); r.Against.Passed() || theirs.Missing == 0 {
+		t.Errorf("Sentinel lost nothing: %+v", r.Against)
 	}
 }
 
@@ -52,7 +127,7 @@ func TestFailoverMutants(t *testing.T) {
 		t.Run(c.tag, func(t *testing.T) {
 			bin := program(t, c.tag)
 			temporary(t)
-			r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4, Faults: c.faults})
+			r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4, Faults: c.faults, Net: netProxies})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,6 +136,79 @@ func TestFailoverMutants(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The seed alone decides the faults, how long they last, and what clients ask.
+func TestFailoverReplays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64Range(1, maxSeed).Draw(t, "seed")
+		f := &failover{FailoverOptions: FailoverOptions{Seed: seed, Rounds: rapid.IntRange(1, 60).Draw(t, "rounds")}}
+		first, again := f.plan(nodeFaults), f.plan(nodeFaults)
+		dealt := map[string]int{}
+		for i := range first {
+			if first[i].fault.name != again[i].fault.name || first[i].held != again[i].held || first[i].dice != again[i].dice {
+				t.Fatalf("round %d is %+v, and then %+v", i, first[i], again[i])
+			}
+			if dealt[first[i].fault.name]++; dealt[first[i].fault.name] > i/len(nodeFaults)+1 {
+				t.Fatalf("%s came again before all others had come", first[i].fault.name)
+			}
+		}
+		s := &nodeStorm{f: f, prefix: "r:"}
+		for who := range stormClients {
+			one, _ := clientDice(seed, 1, who)
+			other, _ := clientDice(seed, 1, who)
+			for k := range 50 {
+				a, words := s.command(who, k, one)
+				b, repeated := s.command(who, k, other)
+				if a.kind != b.kind || a.key != b.key || fmt.Sprint(words) != fmt.Sprint(repeated) {
+					t.Fatalf("client %d asks %v, and then %v", who, words, repeated)
+				}
+			}
+		}
+	})
+}
+
+// Only what no sync has covered is torn.
+func TestTornTail(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	rapid.Check(t, func(t *rapid.T) {
+		before := rapid.SliceOfN(rapid.Byte(), 2, 3000).Draw(t, "before")
+		from := rapid.IntRange(0, len(before)-1).Draw(t, "from")
+		to := rapid.IntRange(from+1, len(before)).Draw(t, "to")
+		if err := os.WriteFile(file, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "dice"), 0))
+		if err := (tornTail{file, int64(from), int64(to)}).tear(rng); err != nil {
+			t.Fatal(err)
+		}
+		after, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(after) < from || !bytes.Equal(after[:from], before[:from]) {
+			t.Fatalf("of %d synced bytes some are not there", from)
+		}
+	})
+}
+
+// A client that reads what an engine sent takes all of RESP2 and RESP3, and nothing else ends it badly.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{"+OK\r\n", "-ERR no\r\n", ":7\r\n", "$2\r\nab\r\n", "$-1\r\n", "_\r\n", "*2\r\n:1\r\n$1\r\na\r\n",
+		"%1\r\n+a\r\n:1\r\n", ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+PONG\r\n", "*-1\r\n", "$99999999999\r\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c := &respConn{r: bufio.NewReader(strings.NewReader(s)), pushed: func([]any) {}}
+		for {
+			if _, err := c.answer(); err != nil {
+				var no errReply
+				if !errors.As(err, &no) {
+					return
+				}
+			}
+		}
+	})
 }
 
 // op is a command of a history that is written by hand: times are its place.
@@ -73,6 +221,13 @@ func open(o nodeOp) nodeOp {
 	return o
 }
 
+func heard(values ...string) (all []message) {
+	for _, v := range values {
+		all = append(all, message{v, time.Unix(9, 0)})
+	}
+	return all
+}
+
 // The judges see what is wrong, and nothing where nothing is.
 func TestFailoverChecks(t *testing.T) {
 	for _, c := range []struct {
@@ -80,6 +235,7 @@ func TestFailoverChecks(t *testing.T) {
 		ops     []nodeOp
 		members map[string][]string
 		stream  [][2]string
+		heard   []message
 		final   []nodeOp
 		want    string // the finding's kind
 	}{
@@ -100,11 +256,21 @@ func TestFailoverChecks(t *testing.T) {
 		{name: "an entry that is gone", ops: []nodeOp{op("xadd", "stream", "a", "1-1", 1, 2)}, want: "lost"},
 		{name: "an entry twice", ops: []nodeOp{op("xadd", "stream", "a", "1-1", 1, 2)}, stream: [][2]string{{"1-1", "a"}, {"1-2", "a"}}, want: "twice"},
 		{name: "back from the dead", ops: []nodeOp{op("expire", "e", "a", "OK", 1, 2), op("expget", "e", "", nil, 3, 4), op("expget", "e", "", "a", 5, 6)}, want: "expiry"},
+		{name: "a message that was heard", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 2)}, heard: heard("a")},
+		{name: "a message that was not, and none behind it", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 2)}},
+		{name: "a message that was left out", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 2), op("publish", "n", "b", int64(1), 3, 4)}, heard: heard("b"), want: "lost"},
+		{name: "a message twice", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 2)}, heard: heard("a", "a"), want: "twice"},
+		{name: "a message of nobody", heard: heard("a"), want: "twice"},
+		{name: "messages at one time", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 4), op("publish", "n", "b", int64(1), 2, 3)}, heard: heard("b", "a")},
+		{name: "messages in the wrong order", ops: []nodeOp{op("publish", "n", "a", int64(1), 1, 2), op("publish", "n", "b", int64(1), 3, 4)}, heard: heard("b", "a"), want: "order"},
 		{name: "gone at last", ops: []nodeOp{op("expire", "e", "a", "OK", 1, 2), op("expget", "e", "", "a", 3, 4), op("expget", "e", "", nil, 5, 6)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &failover{}
 			s := &nodeStorm{f: f, ops: c.ops}
+			if c.heard != nil {
+				s.heard[0] = []session{{time.Unix(0, 0), c.heard}}
+			}
 			if c.members == nil {
 				c.members = map[string][]string{}
 			}

@@ -28,7 +28,8 @@ type nodeStore struct{ *nodeFleet }
 // hireNodes starts them. Their directories are in the run's own, so that a failure keeps them.
 func (r *run) hireNodes(ctx context.Context, n *nursery) error {
 	r.progress.say("starting three nodes")
-	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: r.Binary}, place: r.place, nursery: n, progress: r.progress}
+	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: r.Binary, Net: netProxies}, place: r.place, nursery: n, progress: r.progress,
+		noDisk: "the sale's own", noWatch: "the sale's own"}
 	fleet, err := newNodeFleet(ctx, f)
 	if err != nil {
 		return err
@@ -69,13 +70,14 @@ func (s *nodeStore) killed(ctx context.Context) (hit bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.cutOff(leader, true, false, true)
+	if err := s.cutOff([]int{leader}, true, false, true); err != nil {
+		return false, err
+	}
 	wait(ctx, lastWords)
-	hit = s.nodes[leader].child.kill()
-	s.links.sever() // with all that it has said meanwhile
-	s.cutOff(leader, true, false, false)
-	if ctx.Err() != nil {
-		return hit, ctx.Err()
+	hit = s.nodes[leader].kill()
+	s.net.sever() // with all that it has said meanwhile
+	if err := errors.Join(s.cutOff([]int{leader}, true, false, false), ctx.Err()); err != nil {
+		return hit, err
 	}
 	if err := s.start(leader, true); err != nil {
 		return hit, err
@@ -90,7 +92,7 @@ func (s *nodeStore) standStill(ctx context.Context) (hit bool, err error) {
 		return false, err
 	}
 	over := time.Now().Add(down)
-	frozen, err := s.frozen(ctx, false)
+	frozen, err := s.frozen(leader, false)
 	if err != nil {
 		return false, err
 	}

@@ -49,6 +49,11 @@ func (n *nursery) start(bin, log string, args ...string) (*child, error) {
 }
 
 func (n *nursery) run(cmd *exec.Cmd, log string) (*child, error) {
+	return n.runIn(cmd, log, func(start func() error) error { return start() })
+}
+
+// runIn has the child's start wrapped, on the thread that starts it.
+func (n *nursery) runIn(cmd *exec.Cmd, log string, enter func(start func() error) error) (*child, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
@@ -60,7 +65,7 @@ func (n *nursery) run(cmd *exec.Cmd, log string) (*child, error) {
 		c.cmd.SysProcAttr = childAttr()
 	}
 	started := make(chan error)
-	n.starts <- func() { started <- c.cmd.Start() }
+	n.starts <- func() { started <- enter(c.cmd.Start) }
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("drill: %w", err)
 	}

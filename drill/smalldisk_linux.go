@@ -34,13 +34,7 @@ func (p *plan) apart(ctx context.Context) (report Report, err error) {
 	cmd := exec.CommandContext(ctx, p.Binary, "drill", "sale", "--json", "--own-disk", mine,
 		"--buyers", strconv.Itoa(p.Buyers), "--stock", strconv.Itoa(p.Stock),
 		"--fault", strings.Join(p.Faults, ","), "--seed", strconv.FormatUint(p.Seed, 10))
-	cmd.SysProcAttr = childAttr()
-	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
-	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
-	}
+	cmd.SysProcAttr = ownNamespaces(syscall.CLONE_NEWNS)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 40 * time.Second
 	cmd.Stderr = p.Progress
@@ -56,6 +50,18 @@ func (p *plan) apart(ctx context.Context) (report Report, err error) {
 		return Report{}, fmt.Errorf("drill: the drill on a disk of its own gave no verdict: %w\n%s", err, exit.Stderr)
 	}
 	return Report{}, fmt.Errorf("drill: the fault %s needs a mount namespace, which this system does not give: %w", FaultFullDisk, err)
+}
+
+// ownNamespaces starts a child in new namespaces, in a user namespace unless we are root.
+func ownNamespaces(kinds uintptr) *syscall.SysProcAttr {
+	attr := childAttr()
+	attr.Cloneflags = kinds
+	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	}
+	return attr
 }
 
 // output is cmd.Output on an OS thread of its own: when the thread that started a child ends, the
@@ -92,6 +98,11 @@ func ownDisk(dir, outer string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("drill: making mounts private: %w", err)
 	}
+	return smallDisk(dir)
+}
+
+// smallDisk puts a file system in memory on dir.
+func smallDisk(dir string) error {
 	if err := syscall.Mount("holdfast-drill", dir, "tmpfs", 0, "size="+strconv.Itoa(diskSize)); err != nil {
 		return fmt.Errorf("drill: a file system on %s: %w", dir, err)
 	}
@@ -113,9 +124,16 @@ func resize(dir string, size uint64) error {
 // fillDisk leaves no room on the disk for a while, whatever its users give back meanwhile; hit says
 // whether writes of ours failed all that time, but for moments in which somebody gave back.
 func fillDisk(ctx context.Context, dir string) (hit bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, down)
+	defer cancel()
+	return keepFull(ctx, dir)
+}
+
+// keepFull is fillDisk until ctx ends.
+func keepFull(ctx context.Context, dir string) (hit bool, err error) {
 	defer func() { err = errors.Join(err, resize(dir, diskSize)) }()
 	full, looks := 0, 0
-	for over := time.Now().Add(down); time.Now().Before(over) && wait(ctx, 20*time.Millisecond); looks++ {
+	for ; wait(ctx, 20*time.Millisecond); looks++ {
 		if err := shrink(dir); err != nil {
 			return false, err
 		}

@@ -47,7 +47,6 @@ type slotState struct {
 	mu     sync.Mutex
 	last   *round // of the last write
 	floors floors
-	recent recent
 }
 
 // start begins the background work; the database is open and its format checked.
@@ -152,7 +151,7 @@ func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error)
 	s := &e.slots[slot]
 	s.mu.Lock()
 	defer s.mu.Unlock() // also when the body panics
-	tx := newTx(e, s, slot, c.keys)
+	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: c.keys, floors: s.floors}
 	defer tx.end()
 	c.run(tx)
 	err = tx.finish(c)
@@ -163,13 +162,13 @@ func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error)
 		return nil, false, err
 	}
 	if !tx.wrote() && len(tx.notes) == 0 {
-		s.keep(tx)
+		tx.keepFloors(&s.floors)
 		return s.last, false, nil
 	}
 	if err := e.apply(tx); err != nil {
 		return nil, false, err
 	}
-	s.keep(tx)
+	tx.keepFloors(&s.floors)
 	s.last = e.publish(tx.notes)
 	return s.last, true, nil
 }

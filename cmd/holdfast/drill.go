@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"text/tabwriter"
 
 	"github.com/holdfast-dev/holdfast/drill"
 )
@@ -14,6 +15,7 @@ type drillCmd struct {
 	Sale     drillSaleCmd     `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
 	Restart  drillRestartCmd  `cmd:"" help:"Rolling restarts under load: no request fails."`
 	Failover drillFailoverCmd `cmd:"" help:"Nodes under faults: nothing that was acknowledged is lost, every history is linearizable."`
+	Watched  drillWatchedCmd  `cmd:"" hidden:"" passthrough:"all" help:"Run a node under the drill's eyes."`
 	Backup   drillBackupCmd   `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
 }
 
@@ -78,20 +80,38 @@ func (c *drillBackupCmd) Run(e *env) error {
 }
 
 type drillFailoverCmd struct {
-	Rounds int      `help:"How many faults." default:"3"`
-	Nodes  int      `help:"How many nodes: 3 or 5." default:"3"`
-	Fault  []string `help:"Some faults, with commas; otherwise all are in the deck."`
-	Engine string   `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH."`
-	Seed   uint64   `help:"Deals the same faults, moments and commands as the run that printed it; 0: new ones."`
-	JSON   bool     `name:"json" help:"The last line is the report as JSON."`
-	Binary string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
+	Rounds  int      `help:"How many faults." default:"3"`
+	Nodes   int      `help:"How many nodes: 3 or 5." default:"3"`
+	Fault   []string `help:"Some faults, with commas; otherwise all that can happen here are in the deck."`
+	Net     string   `help:"What connects the nodes: namespaces, proxies, or auto: namespaces where they can be had." default:"auto"`
+	Against string   `help:"Run the same storm on this too, side by side: sentinel, an engine with replicas and Sentinel."`
+	Engine  string   `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH."`
+	Seed    uint64   `help:"Deals the same faults, moments and commands as the run that printed it; 0: new ones."`
+	JSON    bool     `name:"json" help:"The last line is the report as JSON."`
+	Binary  string   `hidden:"" type:"path" help:"The program to judge; default: this one."`
+	Apart   string   `hidden:"" help:"The drill calls itself with this, in namespaces of its own."`
 }
 
 func (c *drillFailoverCmd) Run(e *env) error {
 	report, err := drill.Failover(e.ctx, drill.FailoverOptions{
-		Rounds: c.Rounds, Nodes: c.Nodes, Faults: c.Fault, Engine: c.Engine, Seed: c.Seed, Binary: c.Binary, Progress: drillProgress(c.JSON),
+		Rounds: c.Rounds, Nodes: c.Nodes, Faults: c.Fault, Net: c.Net, Against: c.Against, Engine: c.Engine, Seed: c.Seed,
+		Binary: c.Binary, Apart: c.Apart, Progress: drillProgress(c.JSON && c.Apart == ""),
 	})
 	return verdict(e.out, report, err, c.JSON)
+}
+
+type drillWatchedCmd struct {
+	Command []string `arg:"" optional:""`
+}
+
+func (c *drillWatchedCmd) Run() error {
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) == 0 {
+		return errors.New("the drill calls itself with this")
+	}
+	return drill.Watched(c.Command)
 }
 
 // drillProgress is where progress goes: with --json only to a terminal.
@@ -125,8 +145,15 @@ func printReport(out io.Writer, r drill.Report, asJSON bool) error {
 		fmt.Fprintln(out, string(line))
 		return nil
 	}
+	if r.Against != nil {
+		return printSides(out, r)
+	}
+	return printSide(out, r)
+}
+
+func printSide(out io.Writer, r drill.Report) error {
 	for _, check := range r.Checks {
-		fmt.Fprintf(out, "%-4s  %-24s  %s\n", map[bool]string{true: "ok", false: "FAIL"}[check.OK], check.Name, check.Detail)
+		fmt.Fprintf(out, "%-4s  %-24s  %s\n", okOrFail(check.OK), check.Name, check.Detail)
 	}
 	figures, err := json.Marshal(r.Figures)
 	if err != nil {
@@ -137,4 +164,38 @@ func printReport(out io.Writer, r drill.Report, asJSON bool) error {
 		fmt.Fprintf(out, "the evidence is in %s\n", r.Kept)
 	}
 	return nil
+}
+
+// printSides shows the drill and what it was compared with, then each check side by side.
+func printSides(out io.Writer, r drill.Report) error {
+	for _, side := range []drill.Report{r, *r.Against} {
+		fmt.Fprintf(out, "== %s\n", side.Drill)
+		if err := printSide(out, side); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(w, "CHECK\t%s\t%s\n", r.Drill, r.Against.Drill)
+	for _, check := range r.Checks {
+		other := "-"
+		for _, c := range r.Against.Checks {
+			if c.Name == check.Name {
+				other = okOrFail(c.OK)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", check.Name, okOrFail(check.OK), other)
+	}
+	fmt.Fprintf(w, "verdict\t%s\t%s\n", r.Verdict, r.Against.Verdict)
+	mine, _ := r.Figures.(drill.FailoverFigures)
+	theirs, _ := r.Against.Figures.(drill.FailoverFigures)
+	fmt.Fprintf(w, "acknowledged elements that are missing\t%d of %d\t%d of %d\n", mine.Missing, mine.Added, theirs.Missing, theirs.Added)
+	return w.Flush()
+}
+
+func okOrFail(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "FAIL"
 }
