@@ -31,7 +31,9 @@ type measure struct {
 	name string
 	run  func(t *testing.T, d time.Duration) (rate float64)
 	of   string // the row that this one is a share of; "" for none
+	also string // and another one
 
+	times int // in each round; 0: once
 	rates []float64
 }
 
@@ -58,7 +60,9 @@ func TestTable(t *testing.T) {
 			rows := g.open(t)
 			for range *rounds {
 				for _, m := range rows {
-					m.rates = append(m.rates, m.run(t, *turn))
+					for range max(1, m.times) {
+						m.rates = append(m.rates, m.run(t, *turn))
+					}
 				}
 			}
 			text := g.text(rows)
@@ -83,14 +87,18 @@ func (g group) text(rows []*measure) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n### %s\n\n%s\n\n| what | %s, median | lowest | highest | share |\n|---|---|---|---|---|\n", g.title, g.note, g.unit)
 	for _, m := range rows {
-		share := ""
-		if m.of != "" {
-			share = fmt.Sprintf("%.0f%% of %s", 100*medians[m.name]/medians[m.of], m.of)
-			if times := medians[m.name] / medians[m.of]; times > 2 {
-				share = fmt.Sprintf("%.0f × %s", times, m.of)
+		var shares []string
+		for _, of := range []string{m.of, m.also} {
+			times := medians[m.name] / medians[of]
+			switch {
+			case of == "":
+			case times > 2:
+				shares = append(shares, fmt.Sprintf("%.0f × %s", times, of))
+			default:
+				shares = append(shares, fmt.Sprintf("%.0f%% of %s", 100*times, of))
 			}
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", m.name, digits(medians[m.name]), digits(m.rates[0]), digits(m.rates[len(m.rates)-1]), share)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", m.name, digits(medians[m.name]), digits(m.rates[0]), digits(m.rates[len(m.rates)-1]), strings.Join(shares, ", "))
 	}
 	return b.String()
 }
