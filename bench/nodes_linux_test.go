@@ -66,20 +66,24 @@ var nodesGroup = group{
 		var rows []*measure
 		for _, w := range workloads {
 			first := "asynchronous: " + w.name
-			row := func(system, addr, of, also string, wait bool) {
-				l := w.load(wait)
-				rows = append(rows, &measure{name: system + ": " + w.name, of: of, also: also, run: func(t *testing.T, d time.Duration) float64 {
-					return l.run(t, addr, d)
-				}})
+			row := func(system, of, also string, run func(*testing.T, time.Duration) float64) {
+				rows = append(rows, &measure{name: system + ": " + w.name, of: of, also: also, run: run})
 			}
-			row("asynchronous", plain, "", "", false)
+			row("asynchronous", "", "", func(t *testing.T, d time.Duration) float64 { return w.load(false).run(t, plain, d) })
 			also := ""
 			if w.writes {
-				row("always", always, first, "", true)
+				row("always", first, "", func(t *testing.T, d time.Duration) float64 { return w.load(true).run(t, always, d) })
 				also = "always: " + w.name
 			}
 			for _, name := range names {
-				row(name, fleets[name].leader(t).clients, first, also, false)
+				f := fleets[name]
+				row(name, first, also, func(t *testing.T, d time.Duration) float64 {
+					leader := f.leader(t)
+					spent := f.account(t, leader)
+					rate := w.load(false).run(t, leader.clients, d)
+					spent(name+": "+w.name, rate*d.Seconds())
+					return rate
+				})
 			}
 		}
 		return rows

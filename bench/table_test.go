@@ -20,6 +20,7 @@ var (
 	rounds = flag.Int("rounds", 5, "how often each measurement takes its turn")
 	turn   = flag.Duration("turn", time.Second, "how long each turn is")
 	only   = flag.String("only", "", "measure groups whose name has this in it")
+	row    = flag.String("row", "", "measure rows whose name has this in it")
 	write  = flag.String("write", "", "write the table into this file, between its marks")
 )
 
@@ -57,7 +58,7 @@ func TestTable(t *testing.T) {
 			continue
 		}
 		t.Run(g.title, func(t *testing.T) {
-			rows := g.open(t)
+			rows := slices.DeleteFunc(g.open(t), func(m *measure) bool { return !strings.Contains(m.name, *row) })
 			for range *rounds {
 				for _, m := range rows {
 					for range max(1, m.times) {
@@ -91,7 +92,7 @@ func (g group) text(rows []*measure) string {
 		for _, of := range []string{m.of, m.also} {
 			times := medians[m.name] / medians[of]
 			switch {
-			case of == "":
+			case medians[of] == 0: // none, or not measured
 			case times > 2:
 				shares = append(shares, fmt.Sprintf("%.0f × %s", times, of))
 			default:

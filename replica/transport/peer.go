@@ -25,7 +25,9 @@ const (
 )
 
 // peer is where messages for one node go: those that keep leaders alive and that say what was
-// received go by a connection of their own, so that they never wait behind entries.
+// received go by a connection of their own, so that they never wait behind entries. A leader's
+// appends all go by the other one, also those that only say what is committed: one that came
+// before the entries it follows would be refused, and they would be sent again.
 type peer struct {
 	t             *Transport
 	id            uint64
@@ -54,7 +56,7 @@ func newPeer(t *Transport, id uint64, addr string) *peer {
 
 func (p *peer) send(m *pb.Message) bool {
 	l := p.control
-	if m.GetType() == pb.MsgApp && len(m.GetEntries()) > 0 {
+	if m.GetType() == pb.MsgApp {
 		l = p.data
 	}
 	return l.put(m)
