@@ -100,6 +100,7 @@ type Node struct {
 	wg   sync.WaitGroup
 
 	feedPassword string
+	patience     time.Duration // of drive, see consume
 
 	mu      sync.Mutex
 	moved   chan struct{} // closed and replaced whenever something below has changed
@@ -113,7 +114,8 @@ type Node struct {
 	engine  *engine.Engine
 	session *session
 	tunnels map[io.Closer]struct{}
-	wanted  bool // a snapshot is
+	wanted  bool          // a snapshot is
+	wants   chan struct{} // one slot: wanted was set
 	started time.Time
 }
 
@@ -137,7 +139,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		cfg.FS = vfs.Default
 	}
 	n = &Node{cfg: cfg, log: cfg.Logger, moved: make(chan struct{}), tunnels: map[io.Closer]struct{}{},
-		feedPassword: randomHex(24), started: time.Now()}
+		wants: make(chan struct{}, 1), feedPassword: randomHex(24), started: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -315,6 +317,7 @@ func (n *Node) connect() error {
 		Snapshot: n.receiveSnapshot, OpenSnapshot: n.openSnapshot,
 		SnapshotSent: func(to uint64, ok bool) { n.withLog(func(c *consensus.Node) { c.SnapshotSent(to, ok) }) },
 		Unreachable:  func(id uint64) { n.withLog(func(c *consensus.Node) { c.Unreachable(id) }) },
+		Lost:         func(id uint64) { n.withLog(func(c *consensus.Node) { c.Lost(id) }) },
 		Streams: map[string]func(*transport.Conn){
 			"client": func(c *transport.Conn) { _ = n.gate.Serve(c) }, // it answers the client itself
 			"admin":  n.serveAdmin,

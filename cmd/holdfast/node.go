@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,7 +42,16 @@ type nodeRunCmd struct {
 	sentinelFlags
 }
 
+// processors is how many a node uses: half of them, for the engine beside it needs some. What a node does
+// is many small steps that wait for one another; on one processor they wake nobody up.
+func processors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+	}
+}
+
 func (c *nodeRunCmd) Run(e *env) (err error) {
+	processors()
 	secret, err := c.secret()
 	if err != nil {
 		return err

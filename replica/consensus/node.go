@@ -44,6 +44,8 @@ type Node struct {
 
 	members *history // only the applier changes it
 	reads   reads    // only the loop touches it
+	commits commits
+	stand   stand
 }
 
 // Bootstrap makes, in an empty directory, the first node of a new cluster: its log begins
@@ -235,6 +237,10 @@ func (n *Node) loop() {
 			return
 		case <-tick.C:
 			n.raft.Tick()
+			n.stand.tick(n.raft, n.members.newest().members)
+			if late := n.commits.due(n.raft); len(late) > 0 {
+				n.cfg.Send(late)
+			}
 		case <-n.in.wake:
 		}
 		n.take()
@@ -301,7 +307,7 @@ func (n *Node) ready(rd raft.Ready) {
 			out = append(out, m)
 		}
 	}
-	if len(out) > 0 {
+	if out = n.commits.thin(n.raft, out); len(out) > 0 {
 		n.cfg.Send(out)
 	}
 	n.reads.answered(rd.ReadStates, n.raft, n.cfg.Observe)
