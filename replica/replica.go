@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -114,6 +115,7 @@ type Node struct {
 	engine  *engine.Engine
 	session *session
 	tunnels map[io.Closer]struct{}
+	clients atomic.Int64  // connections that this node has taken
 	wanted  bool          // a snapshot is
 	wants   chan struct{} // one slot: wanted was set
 	started time.Time

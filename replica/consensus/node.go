@@ -238,9 +238,7 @@ func (n *Node) loop() {
 		case <-tick.C:
 			n.raft.Tick()
 			n.stand.tick(n.raft, n.members.newest().members)
-			if late := n.commits.due(n.raft); len(late) > 0 {
-				n.cfg.Send(late)
-			}
+			n.sayCommits()
 		case <-n.in.wake:
 		}
 		n.take()
@@ -311,6 +309,13 @@ func (n *Node) ready(rd raft.Ready) {
 		n.cfg.Send(out)
 	}
 	n.reads.answered(rd.ReadStates, n.raft, n.cfg.Observe)
+}
+
+// sayCommits sends what has waited for entries to go with.
+func (n *Node) sayCommits() {
+	if late := n.commits.due(n.raft); len(late) > 0 {
+		n.cfg.Send(late)
+	}
 }
 
 // publish makes the loop's view everybody's.
@@ -441,7 +446,10 @@ func (n *Node) change(e *pb.Entry) error {
 		return fmt.Errorf("%w: entry %d: %w", ErrDamaged, e.GetIndex(), err)
 	}
 	conf := make(chan *pb.ConfState, 1)
-	n.in.call(func() { conf <- n.raft.ApplyConfChange(change) })
+	n.in.call(func() {
+		conf <- n.raft.ApplyConfChange(change)
+		n.sayCommits() // who does not know the new members cannot elect one of them
+	})
 	select {
 	case c := <-conf:
 		n.members.change(e.GetIndex(), c, change.AsV2())

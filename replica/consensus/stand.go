@@ -12,9 +12,12 @@ import (
 // voters. What makes an election safe is left alone: others still refuse while they hear a leader
 // (pre-vote), and no answer to a client rests on any of these times.
 const (
-	firstStand = 2  // ticks without a leader
-	laterStand = 15 // after an election, one's own or another's, that made none
-	rankStand  = 5  // more for each voter before this one
+	firstStand = 2 // ticks without a leader
+	rankStand  = 5 // more for each voter before this one
+	// Each further one takes twice as long to come, so that on a slow machine an election is
+	// not begun anew before it could end; raft's own random times go on beside it.
+	begunStand = 2 // doublings when an election has begun, here or elsewhere
+	mostStands = 6
 )
 
 // stand is what the loop keeps for that.
@@ -22,7 +25,7 @@ type stand struct {
 	gone  uint64 // who led last
 	term  uint64
 	alone int // ticks without a leader and without an election
-	tried bool
+	tries int
 }
 
 // tick stands for election when it is this node's turn.
@@ -33,18 +36,15 @@ func (s *stand) tick(rn *raft.RawNode, members []Member) {
 		return
 	}
 	if term := now.HardState.GetTerm(); term != s.term {
-		s.term, s.alone, s.tried = term, 0, true
+		s.term, s.alone, s.tries = term, 0, max(s.tries, begunStand)
 	}
 	rank, ok := rankOf(now.ID, s.gone, members)
-	if !ok {
+	if !ok || s.tries > mostStands {
 		return
 	}
-	wait := firstStand + rankStand*rank
-	if s.tried {
-		wait = laterStand + rankStand*rank
-	}
-	if s.alone++; s.alone >= wait {
-		s.alone, s.tried = 0, true
+	if s.alone++; s.alone >= (firstStand+rankStand*rank)<<s.tries {
+		s.alone = 0
+		s.tries++
 		_ = rn.Campaign() // it fails for those who may not
 	}
 }
