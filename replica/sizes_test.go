@@ -238,7 +238,7 @@ func TestFullSyncUnderLoad(t *testing.T) {
 	begin := time.Now()
 	w.nodes = append(w.nodes, &member{name: "n3", dir: t.TempDir()})
 	w.open(2)
-	w.eventually("its engine has all", func() bool {
+	w.within(2*time.Minute, "its engine has all", func() bool {
 		s := w.nodes[2].Status(context.Background())
 		return s.Step == "rest" && voters(s) == 3 && s.Engine.Link == "connected" && s.Engine.Offset > 0 && s.Engine.Offset+1<<20 > s.Safe
 	})
