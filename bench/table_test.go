@@ -20,6 +20,7 @@ var (
 	rounds = flag.Int("rounds", 5, "how often each measurement takes its turn")
 	turn   = flag.Duration("turn", time.Second, "how long each turn is")
 	only   = flag.String("only", "", "measure groups whose name has this in it")
+	row    = flag.String("row", "", "measure rows whose name has this in it")
 	write  = flag.String("write", "", "write the table into this file, between its marks")
 )
 
@@ -31,7 +32,9 @@ type measure struct {
 	name string
 	run  func(t *testing.T, d time.Duration) (rate float64)
 	of   string // the row that this one is a share of; "" for none
+	also string // and another one
 
+	times int // in each round; 0: once
 	rates []float64
 }
 
@@ -55,10 +58,12 @@ func TestTable(t *testing.T) {
 			continue
 		}
 		t.Run(g.title, func(t *testing.T) {
-			rows := g.open(t)
+			rows := slices.DeleteFunc(g.open(t), func(m *measure) bool { return !strings.Contains(m.name, *row) })
 			for range *rounds {
 				for _, m := range rows {
-					m.rates = append(m.rates, m.run(t, *turn))
+					for range max(1, m.times) {
+						m.rates = append(m.rates, m.run(t, *turn))
+					}
 				}
 			}
 			text := g.text(rows)
@@ -83,14 +88,18 @@ func (g group) text(rows []*measure) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n### %s\n\n%s\n\n| what | %s, median | lowest | highest | share |\n|---|---|---|---|---|\n", g.title, g.note, g.unit)
 	for _, m := range rows {
-		share := ""
-		if m.of != "" {
-			share = fmt.Sprintf("%.0f%% of %s", 100*medians[m.name]/medians[m.of], m.of)
-			if times := medians[m.name] / medians[m.of]; times > 2 {
-				share = fmt.Sprintf("%.0f × %s", times, m.of)
+		var shares []string
+		for _, of := range []string{m.of, m.also} {
+			times := medians[m.name] / medians[of]
+			switch {
+			case medians[of] == 0: // none, or not measured
+			case times > 2:
+				shares = append(shares, fmt.Sprintf("%.0f × %s", times, of))
+			default:
+				shares = append(shares, fmt.Sprintf("%.0f%% of %s", 100*times, of))
 			}
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", m.name, digits(medians[m.name]), digits(m.rates[0]), digits(m.rates[len(m.rates)-1]), share)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", m.name, digits(medians[m.name]), digits(m.rates[0]), digits(m.rates[len(m.rates)-1]), strings.Join(shares, ", "))
 	}
 	return b.String()
 }

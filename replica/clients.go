@@ -22,13 +22,27 @@ func (n *Node) accept() {
 			n.rest(100*time.Millisecond, nil)
 			continue
 		}
+		if n.clients.Add(1) > maxClients {
+			n.clients.Add(-1)
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = io.WriteString(c, tooMany) // it may have gone
+			_ = c.Close()
+			continue
+		}
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
+			defer n.clients.Add(-1)
 			n.client(c)
 		}()
 	}
 }
+
+// maxClients is how many connections a node takes, whether it serves them or passes them on.
+const (
+	maxClients = 10_000
+	tooMany    = "-ERR max number of clients reached\r\n"
+)
 
 // leaderWait is how long a client waits for a leader before it is told that there is none.
 const leaderWait = 5 * time.Second

@@ -16,6 +16,9 @@ import (
 // has to be done.
 const stepTime = 2 * time.Second
 
+// firstPatience is what a new leader's engine gets to consume what is committed.
+const firstPatience = 200 * time.Millisecond
+
 // drive brings the engine to where the core wants it, one step after the other.
 func (n *Node) drive() {
 	var last core.Step
@@ -151,14 +154,23 @@ func (n *Node) follow(ctx context.Context, e *engine.Engine) error {
 	return nil
 }
 
-// consume asks the engine how far it is.
+// consume asks the engine how far it is. One that does not come there soon has more to do than to
+// take the last bytes: leadership goes to a node whose engine may be there, and each time that this is
+// repeated it gets longer.
 func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved <-chan struct{}) error {
+	n.patience = min(max(2*n.patience, firstPatience), stepTime)
+	ctx, cancel := context.WithTimeout(ctx, n.patience)
+	defer cancel()
 	for ctx.Err() == nil {
 		r, err := e.Role(ctx)
+		if ctx.Err() != nil {
+			break
+		}
 		if err != nil {
 			return err
 		}
 		if !r.Master && r.Link == "connected" && r.Offset == want {
+			n.patience = 0
 			n.told(func(c *core.Core) { c.Consumed(r.Offset) })
 			return nil
 		}

@@ -116,7 +116,9 @@ const (
 	listens = 200 * time.Millisecond
 )
 
-// listen gives leadership away when the engine stands still. One that is busy says so.
+// listen gives leadership away when the engine stands still. One that runs a long script answers
+// nobody, for five seconds by default, and says after that that it is busy; until then it shows by the
+// time that it gets of a processor.
 func (n *Node) listen() {
 	for n.ctx.Err() == nil {
 		n.rest(listens, nil)
@@ -127,8 +129,12 @@ func (n *Node) listen() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, silence)
+		before := e.Worked()
 		_, err := e.Do(ctx, "PING")
 		cancel()
+		if now := e.Worked(); now != before && now != "" {
+			continue
+		}
 		if errors.Is(err, context.DeadlineExceeded) && n.ctx.Err() == nil {
 			n.log.Warn("the engine does not answer; leadership is handed on", "for", silence)
 			n.handOn()

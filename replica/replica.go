@@ -119,6 +119,7 @@ type Node struct {
 	feedPassword string
 	stats        *stats
 	clock        atomic.Pointer[func() time.Time] // what others are told; a test has one of its own
+	patience     time.Duration                    // of drive, see consume
 
 	mu      sync.Mutex
 	moved   chan struct{} // closed and replaced whenever something below has changed
@@ -132,7 +133,9 @@ type Node struct {
 	engine  *engine.Engine
 	session *session
 	tunnels map[io.Closer]struct{}
-	wanted  bool // a snapshot is
+	clients atomic.Int64  // connections that this node has taken
+	wanted  bool          // a snapshot is
+	wants   chan struct{} // one slot: wanted was set
 	started time.Time
 
 	peers   map[uint64]peerView
@@ -156,7 +159,7 @@ const identityFormat = 1
 func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	cfg.defaults()
 	n = &Node{cfg: cfg, log: cfg.Logger, moved: make(chan struct{}), tunnels: map[io.Closer]struct{}{},
-		peers: map[uint64]peerView{}, feedPassword: randomHex(24), started: time.Now()}
+		wants: make(chan struct{}, 1), peers: map[uint64]peerView{}, feedPassword: randomHex(24), started: time.Now()}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.stats = newStats(n)
 	defer func() {
@@ -336,6 +339,7 @@ func (n *Node) connect() error {
 		Snapshot: n.receiveSnapshot, OpenSnapshot: n.openSnapshot,
 		SnapshotSent: func(to uint64, ok bool) { n.withLog(func(c *consensus.Node) { c.SnapshotSent(to, ok) }) },
 		Unreachable:  func(id uint64) { n.withLog(func(c *consensus.Node) { c.Unreachable(id) }) },
+		Lost:         func(id uint64) { n.withLog(func(c *consensus.Node) { c.Lost(id) }) },
 		Streams: map[string]func(*transport.Conn){
 			"client": func(c *transport.Conn) { _ = n.gate.Serve(c) }, // it answers the client itself
 			"admin":  n.serveAdmin,

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -21,10 +22,12 @@ type session struct {
 	at    *repl.Attachment
 	given atomic.Int64 // end of what the log was given
 
-	ctx  context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup
-	acks chan int64 // one slot: the newest committed offset
+	ctx   context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	acks  chan int64    // one slot: the newest committed offset
+	asks  atomic.Int64  // the end of what had the engine's wish for an acknowledgement in it; 0: none
+	hurry chan struct{} // one slot: that is committed
 
 	watched atomic.Pointer[passage] // one piece at a time is timed on its way into the log
 
@@ -41,7 +44,7 @@ func (n *Node) begin(ctx context.Context, e *engine.Engine, term uint64, d core.
 	if err != nil {
 		return nil, err
 	}
-	s := &session{n: n, term: term, epoch: d.After + 1, at: at, acks: make(chan int64, 1)}
+	s := &session{n: n, term: term, epoch: d.After + 1, at: at, acks: make(chan int64, 1), hurry: make(chan struct{}, 1)}
 	s.given.Store(d.Start)
 	s.ctx, s.stop = context.WithCancel(n.ctx)
 	if err := n.cons.Propose(ctx, term, d.Encode()); err != nil {
@@ -83,6 +86,9 @@ func (s *session) pass(e *engine.Engine) {
 		}
 		c := core.Chunk{Epoch: s.epoch, From: from, Safe: from + int64(max(safe, 0)), Bytes: buf[:k]}
 		entry := c.Encode()
+		if bytes.Contains(buf[:k], getAck) {
+			s.asks.Store(from + int64(k))
+		}
 		s.propose(from, from+int64(k), entry)
 		if s.ctx.Err() != nil {
 			return
@@ -130,11 +136,25 @@ func (s *session) lost(e *engine.Engine, err error) {
 	_ = e.Stop() // whose end is noticed
 }
 
+// getAck is in the stream when a client waits (WAIT) for what had not been acknowledged.
+var getAck = []byte("GETACK")
+
+// ackPace is how often the engine is told what is committed when nobody waits for it.
+const ackPace = 5 * time.Millisecond
+
 // committed tells the engine, whose WAIT counts on it, what is committed. It does not wait.
 func (s *session) committed(offset int64) {
 	if p := s.watched.Load(); p != nil && p.end <= offset {
 		s.n.stats.commit.Observe(time.Since(p.since).Seconds())
 		s.watched.Store(nil)
+	}
+	if asks := s.asks.Load(); asks > 0 && offset >= asks && s.asks.CompareAndSwap(asks, 0) {
+		defer func() {
+			select {
+			case s.hurry <- struct{}{}:
+			default:
+			}
+		}()
 	}
 	select {
 	case <-s.acks:
@@ -154,6 +174,11 @@ func (s *session) acknowledge() {
 			return
 		case offset := <-s.acks:
 			_ = s.at.Ack(offset) // a broken stream shows at Read
+		}
+		select {
+		case <-s.ctx.Done():
+		case <-s.hurry:
+		case <-time.After(ackPace):
 		}
 	}
 }

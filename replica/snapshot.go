@@ -30,9 +30,10 @@ const snapshotTime = 10 * time.Minute
 func (n *Node) wantSnapshot() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.wanted {
-		n.wanted = true
-		n.changed()
+	n.wanted = true
+	select {
+	case n.wants <- struct{}{}:
+	default:
 	}
 }
 
@@ -40,11 +41,11 @@ func (n *Node) wantSnapshot() {
 func (n *Node) snapshots() {
 	for n.ctx.Err() == nil {
 		n.mu.Lock()
-		moved, wanted := n.moved, n.wanted
+		wanted := n.wanted
 		due := n.copyAt > 0 && n.core.State().Offset-n.copied.State.Offset > max(snapshotAfter, n.copySize())
 		n.mu.Unlock()
 		if !wanted && !due {
-			n.rest(time.Second, moved)
+			n.rest(time.Second, n.wants)
 			continue
 		}
 		begin := time.Now()

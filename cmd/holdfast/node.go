@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,14 @@ type nodeRunCmd struct {
 	Metrics         string   `help:"Address for metrics and health (/metrics, /livez, /readyz); otherwise there are none." env:"HOLDFAST_NODE_METRICS"`
 	AllowNoPassword bool     `help:"Listen on an address that others reach, without a password."`
 	sentinelFlags
+}
+
+// processors is how many a node uses: half of them, for the engine beside it needs some. What a node does
+// is many small steps that wait for one another; on one processor they wake nobody up.
+func processors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+	}
 }
 
 // once runs the node until it is told to end, or fails.

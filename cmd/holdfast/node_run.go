@@ -13,6 +13,7 @@ import (
 
 // Run runs the node, again and again as long as it ends because its disk is full.
 func (c *nodeRunCmd) Run(e *env) (err error) {
+	processors()
 	ops := &replica.Ops{}
 	ops.Set(nil, "starting")
 	stop, err := serveOps(c.Metrics, ops)

@@ -47,6 +47,8 @@ type Node struct {
 
 	members *history // only the applier changes it
 	reads   reads    // only the loop touches it
+	commits commits
+	stand   stand
 }
 
 // Bootstrap makes, in an empty directory, the first node of a new cluster: its log begins
@@ -262,6 +264,8 @@ func (n *Node) loop() {
 			if ticks++; ticks%markEvery == 0 { // what is applied is on this node's disk
 				n.mark.put(n.State().Applied)
 			}
+			n.stand.tick(n.raft, n.members.newest().members)
+			n.sayCommits()
 		case <-n.in.wake:
 		}
 		n.take()
@@ -328,10 +332,17 @@ func (n *Node) ready(rd raft.Ready) {
 			out = append(out, m)
 		}
 	}
-	if len(out) > 0 {
+	if out = n.commits.thin(n.raft, out); len(out) > 0 {
 		n.cfg.Send(out)
 	}
 	n.reads.answered(rd.ReadStates, n.raft, n.cfg.Observe)
+}
+
+// sayCommits sends what has waited for entries to go with.
+func (n *Node) sayCommits() {
+	if late := n.commits.due(n.raft); len(late) > 0 {
+		n.cfg.Send(late)
+	}
 }
 
 // publish makes the loop's view everybody's.
@@ -461,7 +472,10 @@ func (n *Node) change(e *pb.Entry) error {
 		return fmt.Errorf("%w: entry %d: %w", ErrDamaged, e.GetIndex(), err)
 	}
 	conf := make(chan *pb.ConfState, 1)
-	n.in.call(func() { conf <- n.raft.ApplyConfChange(change) })
+	n.in.call(func() {
+		conf <- n.raft.ApplyConfChange(change)
+		n.sayCommits() // who does not know the new members cannot elect one of them
+	})
 	select {
 	case c := <-conf:
 		n.members.change(e.GetIndex(), c, change.AsV2())

@@ -22,6 +22,7 @@ type inbox struct {
 	mu     sync.Mutex
 	got    arrivals
 	queued int           // bytes of proposals
+	bytes  int           // of entries in got.steps
 	room   chan struct{} // closed and replaced when queued falls
 }
 
@@ -41,15 +42,24 @@ func (b *inbox) signal() {
 	}
 }
 
-// maxSteps bounds messages that wait; raft sends again what is lost.
-const maxSteps = 16 << 10
+// What bounds messages that wait, in number and in bytes of their entries; raft sends again what is
+// lost.
+const (
+	maxSteps     = 16 << 10
+	maxStepBytes = 2 * maxInflight
+)
 
 func (b *inbox) step(ms []*pb.Message) {
 	b.mu.Lock()
 	for _, m := range ms {
 		own := m.GetFrom() > 1<<63 || m.GetType() == pb.MsgStorageAppendResp || m.GetType() == pb.MsgStorageApplyResp || m.GetFrom() == m.GetTo()
-		if own || len(b.got.steps) < maxSteps {
+		size := 0
+		for _, e := range m.GetEntries() {
+			size += len(e.GetData())
+		}
+		if own || len(b.got.steps) < maxSteps && b.bytes+size <= maxStepBytes {
 			b.got.steps = append(b.got.steps, m)
+			b.bytes += size
 		}
 	}
 	b.mu.Unlock()
@@ -96,7 +106,7 @@ func (b *inbox) take() arrivals {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	got := b.got
-	b.got = arrivals{}
+	b.got, b.bytes = arrivals{}, 0
 	return got
 }
 

@@ -134,6 +134,9 @@ func (g *Gate) release() {
 			s.conn.release(s.upto, s.last)
 		}
 	}
+	if id := g.rounds.unproven(); id > 0 {
+		g.ask(id)
+	}
 }
 
 // Stats are for metrics.

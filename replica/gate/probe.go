@@ -58,29 +58,38 @@ func (g *Gate) round(p *prober) bool {
 		return true
 	}
 	proposed := g.cfg.Proposed()
-	early := p.reads // a load of reads needs the proof: it is asked for at the same time
-	if early {
-		g.verify(session, id)
+	if p.still { // a load of reads needs the proof: it is asked for at the same time
+		g.mu.Lock()
+		g.ask(id)
+		g.mu.Unlock()
 	}
 	offset, ok := p.offset(session)
 	if !ok {
 		return true
 	}
+	now := g.cfg.Proposed() // not under mu: those who commit come with locks of their own
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if session != g.session || !g.open {
 		return true
 	}
-	proven := g.rounds.answer(id, spans, offset, proposed)
-	p.reads = !proven
-	if !proven && !early {
-		go g.verify(session, id)
+	proven := g.rounds.answer(id, spans, offset, proposed, now)
+	p.still, p.last = offset == p.last, offset
+	if !proven {
+		g.ask(id)
 	}
 	g.release()
 	return true
 }
 
-// verify asks whether the node leads, for all rounds up to id.
+// ask asks, once, whether the node leads, for all rounds up to id; it needs mu.
+func (g *Gate) ask(id uint64) {
+	if g.rounds.asked < id {
+		g.rounds.asked = id
+		go g.verify(g.session, id)
+	}
+}
+
 func (g *Gate) verify(session, id uint64) {
 	g.cfg.Verify(func(ok bool) {
 		g.mu.Lock()
@@ -104,7 +113,8 @@ type prober struct {
 	conn  net.Conn
 	r     *bufio.Reader
 	spare []*conn
-	reads bool // the last round changed nothing
+	last  int64 // offset
+	still bool  // the last round changed nothing
 }
 
 var question = []byte("*1\r\n$4\r\nROLE\r\n")

@@ -13,6 +13,7 @@ type span struct {
 type round struct {
 	id       uint64
 	spans    []span
+	proposed int64 // what the log had been given when it was asked
 	offset   int64 // the answer
 	verified bool
 }
@@ -23,6 +24,7 @@ type rounds struct {
 	committed int64
 	last      uint64 // id of the newest round
 	verified  uint64 // the node is known to have led after this round had been asked
+	asked     uint64 // whether it did was asked for rounds up to this one
 	asking    bool   // a question is on its way
 	queue     []round
 }
@@ -34,14 +36,29 @@ func (r *rounds) ask() uint64 {
 	return r.last
 }
 
-// answer ends the asking. When the offset lies past what the log had been given before the
-// question, a proposal that was made after the spans were read has to be committed before
-// they leave, and that proves that the node led then.
-func (r *rounds) answer(id uint64, spans []span, offset, proposed int64) (proven bool) {
+// answer ends the asking. What the log is given past proposed, it was given after the spans had
+// been read: once some of that is committed, the node is proven to have led then. So a round whose
+// offset lies past it needs no other proof; nor does one after which the log was given more (now),
+// as long as it has to wait for its offset.
+func (r *rounds) answer(id uint64, spans []span, offset, proposed, now int64) (proven bool) {
 	r.asking = false
-	proven = offset > proposed
-	r.queue = append(r.queue, round{id, spans, offset, proven || id <= r.verified || mutant.NoVerify || mutant.Early})
-	return proven
+	verified := id <= r.verified || r.committed > proposed || mutant.NoVerify || mutant.Early
+	r.queue = append(r.queue, round{id, spans, proposed, offset, verified})
+	return verified || max(offset, now) > proposed
+}
+
+// unproven is the newest round that could leave, were it verified, and for which nobody has asked
+// yet; 0: none.
+func (r *rounds) unproven() (id uint64) {
+	for _, q := range r.queue {
+		if q.offset > r.committed {
+			break
+		}
+		if !q.verified && q.id > r.asked {
+			id = q.id
+		}
+	}
+	return id
 }
 
 // verify: the node was known to lead after round id had been asked; so it did for earlier ones.
@@ -55,7 +72,12 @@ func (r *rounds) verify(id uint64) {
 }
 
 // commit never goes back.
-func (r *rounds) commit(offset int64) { r.committed = max(r.committed, offset) }
+func (r *rounds) commit(offset int64) {
+	r.committed = max(r.committed, offset)
+	for i := range r.queue {
+		r.queue[i].verified = r.queue[i].verified || r.queue[i].proposed < r.committed
+	}
+}
 
 // ready takes the rounds off the queue that may leave.
 func (r *rounds) ready() []round {

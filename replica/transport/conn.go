@@ -117,7 +117,7 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 func readJSON(r io.Reader, v any) error {
-	b, err := readFrame(r, maxHello)
+	b, err := readFrame(r, nil, maxHello)
 	if err != nil {
 		return err
 	}
@@ -128,8 +128,9 @@ func readJSON(r io.Reader, v any) error {
 	return nil
 }
 
-// readFrame reads a length and so many bytes, which arrive before memory is taken for all.
-func readFrame(r io.Reader, most uint32) ([]byte, error) {
+// readFrame reads a length and so many bytes into buf, or into a larger one. Memory for more than
+// a message's usual size is taken only as the bytes arrive.
+func readFrame(r io.Reader, buf []byte, most uint32) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
@@ -138,10 +139,12 @@ func readFrame(r io.Reader, most uint32) ([]byte, error) {
 	if n > most {
 		return nil, fmt.Errorf("%w: a frame of %d bytes", ErrProtocol, n)
 	}
-	if n <= 64<<10 {
-		b := make([]byte, n)
-		_, err := io.ReadFull(r, b)
-		return b, err
+	if n <= uint32(cap(buf)) || n <= usualFrame {
+		if uint32(cap(buf)) < n {
+			buf = make([]byte, n, max(n, min(usualFrame, 2*n)))
+		}
+		_, err := io.ReadFull(r, buf[:n])
+		return buf[:n], err
 	}
 	var b bytes.Buffer
 	if _, err := io.CopyN(&b, r, int64(n)); err != nil {
@@ -149,3 +152,6 @@ func readFrame(r io.Reader, most uint32) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// usualFrame is a batch of entries with what is around them; a connection keeps a buffer of that size.
+const usualFrame = 1<<20 + 64<<10

@@ -25,7 +25,9 @@ const (
 )
 
 // peer is where messages for one node go: those that keep leaders alive and that say what was
-// received go by a connection of their own, so that they never wait behind entries.
+// received go by a connection of their own, so that they never wait behind entries. A leader's
+// appends all go by the other one, also those that only say what is committed: one that came
+// before the entries it follows would be refused, and they would be sent again.
 type peer struct {
 	t             *Transport
 	id            uint64
@@ -54,7 +56,7 @@ func newPeer(t *Transport, id uint64, addr string) *peer {
 
 func (p *peer) send(m *pb.Message) bool {
 	l := p.control
-	if m.GetType() == pb.MsgApp && len(m.GetEntries()) > 0 {
+	if m.GetType() == pb.MsgApp {
 		l = p.data
 	}
 	return l.put(m)
@@ -167,6 +169,9 @@ func (p *peer) write(c *Conn, l *lane) error {
 				return err
 			}
 		}
+		if cap(buf) > usualFrame {
+			buf = nil
+		}
 		if err := w.Flush(); err != nil {
 			return err
 		}
@@ -187,24 +192,31 @@ func writeMessage(w io.Writer, buf []byte, m *pb.Message) ([]byte, error) {
 	return buf, err
 }
 
-func readMessage(r io.Reader) (*pb.Message, error) {
-	b, err := readFrame(r, maxFrame)
+// readMessage returns the buffer that it used, for the next one: a message keeps nothing of it.
+func readMessage(r io.Reader, buf []byte) (*pb.Message, []byte, error) {
+	b, err := readFrame(r, buf, maxFrame)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m := &pb.Message{}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	return m, nil
+	if cap(b) > usualFrame {
+		b = nil
+	}
+	return m, b, nil
 }
 
 // receive takes messages until the connection ends. They must come from whom the connection is.
 func (t *Transport) receive(c *Conn) {
 	defer func() { _ = c.Close() }()
 	r := bufio.NewReaderSize(c, 64<<10)
+	var buf []byte
 	for {
-		m, err := readMessage(r)
+		var m *pb.Message
+		var err error
+		m, buf, err = readMessage(r, buf)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && t.ctx.Err() == nil {
 				t.cfg.Logger.Debug("replica: connection ended", "peer", c.Peer, "error", err)

@@ -70,7 +70,7 @@ func (t *Transport) receiveSnapshot(c *Conn) {
 }
 
 func (t *Transport) takeSnapshot(c moving) error {
-	m, err := readMessage(c)
+	m, _, err := readMessage(c, nil)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type Config struct {
 	OpenSnapshot func(m *pb.Message) (file io.ReadCloser, size int64, err error)
 	SnapshotSent func(to uint64, ok bool)
 	Unreachable  func(id uint64)
+	Lost         func(id uint64)          // a connection by which that node sent messages broke; may be nil
 	Streams      map[string]func(c *Conn) // by kind; the function owns the connection
 }
 
@@ -286,7 +287,12 @@ func (t *Transport) admit(h hello) (func(*Conn), error) {
 	}
 	switch h.Kind {
 	case kindControl, kindData:
-		return t.receive, nil
+		return func(c *Conn) {
+			t.receive(c)
+			if t.cfg.Lost != nil && t.ctx.Err() == nil {
+				t.cfg.Lost(c.Peer)
+			}
+		}, nil
 	case kindSnapshot:
 		return t.receiveSnapshot, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +146,34 @@ func TestHeartbeatsPassBesideData(t *testing.T) {
 	defer a.mu.Unlock()
 	if a.unreachable == 0 {
 		t.Fatal("nobody was told that entries were dropped")
+	}
+}
+
+// One that only says what is committed must not come before the entries that it stands behind:
+// the follower would refuse it, and be sent all of them again.
+func TestAppendsKeepTheirOrder(t *testing.T) {
+	a, b := pair(t)
+	const many = 200
+	for i := range uint64(many) {
+		size := (64 << 10) * (1 - int(i%2)) // every other one has no entries
+		m := message(pb.MsgApp, 1, 2, size)
+		m.Index = &i
+		a.Send([]*pb.Message{m})
+	}
+	var got []uint64
+	eventually(t, "all have come", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		got = got[:0]
+		for _, m := range b.got {
+			if m.Index != nil {
+				got = append(got, m.GetIndex())
+			}
+		}
+		return len(got) == many
+	})
+	if !slices.IsSorted(got) {
+		t.Fatalf("they came as %d", got)
 	}
 }
 
