@@ -381,3 +381,27 @@ func TestWrongPassword(t *testing.T) {
 		t.Fatal("taken")
 	}
 }
+
+// An engine that loads a large copy sends empty lines meanwhile. It was taken for garbage, cut off, and got
+// the copy again, for ever.
+func TestSignsOfLifeOfALoadingEngine(t *testing.T) {
+	master := startEngine(t)
+	l := newTape()
+	l.record(t, master)
+	f := newFeed(t, l)
+	c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", f.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	go func() { _, _ = io.Copy(io.Discard, c) }() // ends with the connection
+	for _, piece := range []string{
+		"*3\r\n$4\r\nAUTH\r\n$4\r\nfeed\r\n$6\r\nsecret\r\n", "*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n",
+		"\n", "\n\n", "*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$1\r\n7\r\n",
+	} {
+		if _, err := io.WriteString(c, piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "what follows the empty lines is heard", func() bool { return f.Acked() == 7 })
+}

@@ -172,6 +172,7 @@ func (f *Feed) feed(ctx context.Context, s *session, from Position) error {
 	}
 	id, resumes := newID(), at >= 0
 	if resumes {
+		f.give(id, at)
 		err = s.write([]byte("+CONTINUE " + id + "\r\n"))
 	} else {
 		at, err = f.fullSync(ctx, s, id)
@@ -206,6 +207,7 @@ func (f *Feed) fullSync(ctx context.Context, s *session, id string) (at int64, e
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	f.give(id, at)
 	if err := s.write([]byte("+FULLRESYNC " + id + " " + strconv.FormatInt(at, 10) + "\r\n")); err != nil {
 		return 0, err
 	}
@@ -228,11 +230,7 @@ func (f *Feed) stream(ctx context.Context, s *session, id string, at int64) erro
 		if err != nil {
 			return err
 		}
-		// The id is known for these bytes before the engine can have them.
-		f.mu.Lock()
-		f.given[id] = at + int64(n)
-		f.forgetOld(id)
-		f.mu.Unlock()
+		f.give(id, at+int64(n))
 		if err := s.write(buf[:n]); err != nil {
 			return err
 		}
@@ -241,6 +239,15 @@ func (f *Feed) stream(ctx context.Context, s *session, id string, at int64) erro
 			return ctx.Err()
 		}
 	}
+}
+
+// give notes what the engine is about to have under an id, before it can: one whose connection ends
+// goes on from there, also when nothing has followed a full copy yet.
+func (f *Feed) give(id string, upto int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.given[id] = upto
+	f.forgetOld(id)
 }
 
 // maxGiven bounds the ids that are remembered: an engine comes with its last one.

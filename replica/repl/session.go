@@ -110,8 +110,19 @@ func (s *session) keepAlive(f *Feed) (stop func()) {
 // The handshake's commands and acknowledgements are short.
 var short = resp.Bounds{Words: 16, Word: 512}
 
-// read gives the next command that the engine sends.
+// read gives the next command that the engine sends. While it loads a copy it sends an empty line each
+// second, as a sign of life.
 func (s *session) read() ([]string, error) {
+	for {
+		b, err := s.r.Peek(1)
+		if err != nil {
+			return nil, err
+		}
+		if b[0] != '\n' {
+			break
+		}
+		_, _ = s.r.Discard(1) // it was peeked at
+	}
 	words, err := resp.ReadCommand(s.r, short)
 	if errors.Is(err, resp.ErrProtocol) {
 		err = fmt.Errorf("%w: %w", ErrProtocol, err)
