@@ -179,7 +179,7 @@ var paymentGroup = group{
 	title: "Payments", unit: "payments/s",
 	note: "Holds are made beforehand. Accepted: answered 202 over HTTP by 256 connections, while what was accepted " +
 		"is being settled by the same server. Captured: from the first request until the last is captured, by a provider that answers " +
-		"at once (authorised, confirmed with its order, captured: three more transactions each, shared with others).",
+		"at once (authorised and confirmed with its order, captured: two more transactions each, shared with others).",
 	open: func(t *testing.T) (rows []*measure) {
 		for _, e := range engines(t) {
 			s := e.shop(t)

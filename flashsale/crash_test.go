@@ -272,12 +272,6 @@ func (r *rig) pay(ctx context.Context, s *Sales, c payment.Claim, cancel bool) e
 	write := func(fn func(context.Context, *sqldb.Tx) error) error { return r.db.Write(ctx, fn) }
 	err := write(func(ctx context.Context, tx *sqldb.Tx) error { return first(s.Attach(ctx, tx, []payment.Claim{c})) })
 	if err == nil {
-		err = s.BeforeExtend(ctx, c)
-	}
-	if err == nil {
-		err = write(func(ctx context.Context, tx *sqldb.Tx) error { return first(s.Extend(ctx, tx, []payment.Claim{c})) })
-	}
-	if err == nil {
 		err = s.BeforeConfirm(ctx, c)
 	}
 	if err == nil {
@@ -303,9 +297,9 @@ func first(refused []error, err error) error {
 	return err
 }
 
-// A hold whose extension has begun in time and commits late is not expired by whoever saw it
+// A hold whose confirmation has begun in time and commits late is not expired by whoever saw it
 // before.
-func TestExpiryWaitsForAnExtension(t *testing.T) {
+func TestExpiryWaitsForAConfirmation(t *testing.T) {
 	pair(t, func(r *rig) {
 		s := r.sales(false, Options{})
 		sale := r.sale(s, NewSale{Stock: 1, HoldSeconds: 1})
@@ -323,8 +317,8 @@ func TestExpiryWaitsForAnExtension(t *testing.T) {
 		expired := make(chan error, 1)
 		time.Sleep(time.Until(h.Hold.ExpiresAt.Add(-300 * time.Millisecond))) // its time is what is tested
 		err = r.db.Write(r.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
-			if err := first(s.Extend(ctx, tx, []payment.Claim{c})); err != nil {
-				return err
+			if _, refused, err := s.Confirm(ctx, tx, []payment.Claim{c}); first(refused, err) != nil {
+				return first(refused, err)
 			}
 			time.Sleep(time.Until(h.Hold.ExpiresAt.Add(20 * time.Millisecond)))
 			go func() { expired <- s.expire(context.Background()) }()
@@ -334,8 +328,8 @@ func TestExpiryWaitsForAnExtension(t *testing.T) {
 		if err := errors.Join(err, <-expired); err != nil {
 			r.Fatal(err)
 		}
-		if held, _ := r.numbers(sale.ID); held != 1 {
-			r.Error("what had been extended was expired")
+		if held, sold := r.numbers(sale.ID); held != 0 || sold != 1 {
+			r.Errorf("%d are held and %d sold: what had been confirmed was expired", held, sold)
 		}
 	})
 }
@@ -404,14 +398,8 @@ func TestNoDeadlocks(t *testing.T) {
 				write(func(ctx context.Context, tx *sqldb.Tx) error {
 					backwards := slices.Clone(claims)
 					slices.Reverse(backwards)
-					if err := s.Lock(ctx, tx, backwards); err != nil {
-						return err
-					}
-					if _, _, err := s.Confirm(ctx, tx, backwards[:units/2]); err != nil {
-						return err
-					}
+					_, _, err := s.Confirm(ctx, tx, backwards[:units/2])
 					time.Sleep(50 * time.Millisecond)
-					_, err := s.Extend(ctx, tx, backwards[units/2:])
 					return err
 				})
 			})

@@ -145,81 +145,43 @@ func findPrices(ctx context.Context, tx *sqldb.Tx, holds map[string]*holdRow) (m
 }
 
 // knownHold is what a worker knows of the hold that it settles; none of it changes.
-type knownHold struct {
-	sale, permit string
-	time         time.Duration
-}
+type knownHold struct{ sale, permit string }
 
 // Live implements payment.Goods.
-func (s *Sales) Live(ctx context.Context, c *payment.Claim) error {
-	h, live, err := s.claimed(ctx, *c)
-	if err == nil && !live {
-		err = payment.ErrHoldGone
-	}
-	c.Known = h
-	return err
-}
-
-// claimed reads the hold, and says if it is live and the payment's.
-func (s *Sales) claimed(ctx context.Context, c payment.Claim) (known knownHold, live bool, err error) {
-	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-		h, err := findHold(ctx, tx, c.Hold, "")
-		if err != nil {
-			return err
-		}
-		var us int64
-		err = tx.Row(ctx, `SELECT hold_us FROM sales WHERE id = $1`, h.sale).Scan(&us)
-		known, live = knownHold{h.sale, h.permit, time.Duration(us) * time.Microsecond}, h.live && h.payment == c.Payment
+func (s *Sales) Live(ctx context.Context, claims []payment.Claim) (gone []error, err error) {
+	var holds map[string]*holdRow
+	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) (err error) {
+		holds, err = findHolds(ctx, tx, claims, "")
 		return err
 	})
-	if errors.Is(err, ErrNotFound) {
-		return knownHold{}, false, payment.ErrHoldGone
+	if err != nil {
+		return nil, err
 	}
-	return known, live, err
-}
-
-// Lock implements payment.Goods.
-func (s *Sales) Lock(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) error {
-	if tx.ForUpdate() == "" {
-		return nil // there is one writer
-	}
-	_, err := findHolds(ctx, tx, claims, tx.ForUpdate())
-	return err
-}
-
-// BeforeExtend implements payment.Goods: the permit is extended before the hold, so that it
-// never ends first. Whether the hold is still live, Extend says, where it counts.
-func (s *Sales) BeforeExtend(ctx context.Context, c payment.Claim) error {
-	return s.beforehand(ctx, c, func(h knownHold) time.Duration { return h.time + s.opts.SQLTimeout + permitMargin })
-}
-
-// BeforeConfirm implements payment.Goods: the permit loses its deadline. If no order comes of
-// it, the reconciler gives it one again.
-func (s *Sales) BeforeConfirm(ctx context.Context, c payment.Claim) error {
-	return s.beforehand(ctx, c, func(knownHold) time.Duration { return -1 })
-}
-
-func (s *Sales) beforehand(ctx context.Context, c payment.Claim, life func(knownHold) time.Duration) error {
-	h, known := c.Known.(knownHold)
-	if !known {
-		var live bool
-		var err error
-		if h, live, err = s.claimed(ctx, c); err != nil || !live {
-			if errors.Is(err, payment.ErrHoldGone) {
-				err = nil
-			}
-			return err
+	gone = make([]error, len(claims))
+	for i, c := range claims {
+		if h := holds[c.Hold]; h == nil || !h.live || h.payment != c.Payment {
+			gone[i] = payment.ErrHoldGone
+		} else {
+			claims[i].Known = knownHold{h.sale, h.permit}
 		}
 	}
-	return s.extendPermit(ctx, h.sale, h.permit, life(h))
+	return gone, nil
 }
 
-// Extend implements payment.Goods. A payment calls it once, in the commit that notes the
-// authorisation.
-func (s *Sales) Extend(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) ([]error, error) {
-	longer := `holdfast_now() + (SELECT hold_us FROM sales WHERE sales.id = holds.sale)`
-	return change(ctx, tx, claims, `extended = TRUE, changed_at = holdfast_now(), expires_at = CASE
-		WHEN extended OR expires_at > `+longer+` THEN expires_at ELSE `+longer+` END`)
+// BeforeConfirm implements payment.Goods: the permit loses its deadline, before the hold does. If
+// no order comes of it, the reconciler gives it one again. Whether the hold is still live, Confirm
+// says, where it counts.
+func (s *Sales) BeforeConfirm(ctx context.Context, c payment.Claim) error {
+	h, known := c.Known.(knownHold)
+	if !known {
+		one := []payment.Claim{c}
+		gone, err := s.Live(ctx, one)
+		if err != nil || gone[0] != nil {
+			return err
+		}
+		h = one[0].Known.(knownHold)
+	}
+	return s.extendPermit(ctx, h.sale, h.permit, -1)
 }
 
 // live says that a unit is held and its time not over, in words that no index has: a hold is
@@ -252,7 +214,7 @@ func change(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim, set strin
 
 // Confirm implements payment.Goods.
 func (s *Sales) Confirm(ctx context.Context, tx *sqldb.Tx, claims []payment.Claim) (orders []string, refused []error, err error) {
-	holds, err := findHolds(ctx, tx, claims, "")
+	holds, err := findHolds(ctx, tx, claims, tx.ForUpdate())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,19 +26,13 @@ type Goods interface {
 	// Attach binds payments to live holds, in the transaction that accepts them; of two for
 	// one hold the first. Refusals: ErrHoldGone, ErrHoldPaid, ErrAmount, *InvalidError.
 	Attach(ctx context.Context, tx *sqldb.Tx, claims []Claim) (refused []error, err error)
-	// Live says whether the hold can still be confirmed: nil or ErrHoldGone.
-	Live(ctx context.Context, c *Claim) error
-	// Lock keeps holds until the transaction ends, all of those that it extends or confirms,
-	// and in one order whatever the order of claims: two servers must not wait for each other.
-	Lock(ctx context.Context, tx *sqldb.Tx, claims []Claim) error
-	// BeforeExtend prepares what stands outside SQL for a longer hold.
-	BeforeExtend(ctx context.Context, c Claim) error
-	// Extend gives holds more time, once, in the transaction that notes the authorisation.
-	// Refusals: ErrHoldGone.
-	Extend(ctx context.Context, tx *sqldb.Tx, claims []Claim) (refused []error, err error)
+	// Live says which holds can still be confirmed, nil or ErrHoldGone for each, and may set the
+	// Known of those that can.
+	Live(ctx context.Context, claims []Claim) (gone []error, err error)
 	// BeforeConfirm prepares what stands outside SQL for an order.
 	BeforeConfirm(ctx context.Context, c Claim) error
-	// Confirm turns holds into orders and returns their ids. Refusals: ErrHoldGone.
+	// Confirm turns holds into orders and returns their ids. It locks holds in one order whatever
+	// the order of claims: two servers must not wait for each other. Refusals: ErrHoldGone.
 	Confirm(ctx context.Context, tx *sqldb.Tx, claims []Claim) (orders []string, refused []error, err error)
 	// Abandon gives up the payment's claim, in the transaction that ends it without a sale: a
 	// hold that lives is free for another payment, an order is cancelled.

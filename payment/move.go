@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/ledger"
@@ -22,8 +23,9 @@ func (p *Payments) forward(ctx context.Context, pay *Payment, to State) error {
 	return err
 }
 
-// before is where a step forward comes from.
-var before = map[State]State{Authorised: Pending, Capturing: Authorised, Captured: Capturing}
+// before is where a step forward comes from. What is authorised was left behind by a version that
+// wrote that down first.
+var before = map[State][]State{Capturing: {Pending, Authorised}, Captured: {Capturing}}
 
 // moveAll takes payments to the states that they are given with. It locks payments, holds,
 // sales and accounts, in this order and each sorted, so that two servers cannot wait for each
@@ -37,15 +39,7 @@ func (p *Payments) moveAll(ctx context.Context, tx *sqldb.Tx, in []Payment) ([]s
 	if err != nil {
 		return nil, err
 	}
-	if claims := append(m.claims(Authorised), m.claims(Capturing)...); len(claims) > 0 {
-		if err := p.goods.Lock(ctx, tx, claims); err != nil {
-			return nil, err
-		}
-	}
 	if err := m.confirm(ctx, tx, p.goods); err != nil {
-		return nil, err
-	}
-	if err := m.extend(ctx, tx, p.goods); err != nil {
 		return nil, err
 	}
 	if err := m.write(ctx, tx, now, p.opts.Lease); err != nil {
@@ -89,7 +83,7 @@ func (m *moves) lock(ctx context.Context, tx *sqldb.Tx) (now int64, err error) {
 			return 0, err
 		}
 		i := place[id]
-		if next := m.out[i].Value.State; state == before[next] && !givingUp {
+		if next := m.out[i].Value.State; slices.Contains(before[next], state) && !givingUp {
 			m.out[i].Err = nil
 			m.to[next] = append(m.to[next], i)
 		}
@@ -132,25 +126,12 @@ func (m *moves) confirm(ctx context.Context, tx *sqldb.Tx, goods Goods) error {
 	return nil
 }
 
-// extend gives holds time.
-func (m *moves) extend(ctx context.Context, tx *sqldb.Tx, goods Goods) error {
-	if len(m.to[Authorised]) == 0 {
-		return nil
-	}
-	refused, err := goods.Extend(ctx, tx, m.claims(Authorised))
-	if err != nil {
-		return err
-	}
-	m.refuse(Authorised, refused)
-	return nil
-}
-
 // write writes the payments, what they mean to the ledger, and events.
 func (m *moves) write(ctx context.Context, tx *sqldb.Tx, now int64, lease time.Duration) error {
 	var list sqldb.Rows
 	var ops []ledger.Op
 	var events []Payment
-	for _, to := range []State{Authorised, Capturing, Captured} {
+	for _, to := range []State{Capturing, Captured} {
 		for _, i := range m.to[to] {
 			pay := &m.out[i].Value
 			pay.UpdatedAt, pay.attempts = time.UnixMicro(now).UTC(), 1

@@ -7,8 +7,11 @@
 // once; its repeats get the same bytes until the key expires. Of one hold there is at most one
 // payment that is not over. States only go forward; the database refuses anything else.
 //
-//	pending → authorised → capturing → captured
-//	   └──────────┴──────→ voided | refunded | failed     (capturing → failed: refused, or refunded by hand)
+//	pending → capturing → captured
+//	   └────→ voided | refunded | failed     (capturing → failed: refused, or refunded by hand)
+//
+// Pending lasts until the provider has authorised the payment and the order is made, which is one
+// commit. Authorised, between the two, is a state of payments that an earlier version has begun.
 //
 // Not promised: when. As long as the provider does not answer, a payment stays where it is and
 // is asked about again, at growing intervals.
@@ -19,7 +22,7 @@
 // asked.
 //
 // Retries: Accept is idempotent by its key. Cost: Accept is one transaction; a settled payment
-// is three more and two calls of the provider.
+// is two more and two calls of the provider.
 package payment
 
 import (

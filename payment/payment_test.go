@@ -133,7 +133,7 @@ func TestSettling(t *testing.T) {
 		want   State
 		told   []string // events
 	}{
-		{"straight", nil, "", Captured, []string{"pending", "authorised", "capturing", "captured"}},
+		{"straight", nil, "", Captured, []string{"pending", "capturing", "captured"}},
 		{"lost, then asked", []string{"lost"}, "", Captured, nil},
 		{"done, no answer", []string{"cut"}, "", Captured, nil},
 		{"neither answers", []string{"cut", "lost", "lost", "lost"}, "", Captured, nil},
@@ -141,15 +141,14 @@ func TestSettling(t *testing.T) {
 		{"capture lost", []string{"", "lost", "lost"}, "", Captured, nil},
 		{"captures at once", []string{"at once"}, "", Captured, nil},
 		{"refused", []string{"refuse"}, "", Failed, []string{"pending", "failed"}},
-		{"capture refused", []string{"no capture"}, "", Failed, []string{"pending", "authorised", "capturing", "failed"}},
+		{"capture refused", []string{"no capture"}, "", Failed, []string{"pending", "capturing", "failed"}},
 		{"capture refused, void lost", []string{"no capture", "", "lost", "lost"}, "", Failed, nil},
-		{"refunded by hand", []string{"", "refunded"}, "", Failed, []string{"pending", "authorised", "capturing", "failed"}},
+		{"refunded by hand", []string{"", "refunded"}, "", Failed, []string{"pending", "capturing", "failed"}},
 		{"capture refused, refunded by hand", []string{"no capture", "", "refunded"}, "", Failed, nil},
 		{"gone before", nil, "live", Voided, []string{"pending", "voided"}},
-		{"gone while authorising", nil, "extend", Voided, nil},
-		{"gone before the order", nil, "confirm", Voided, []string{"pending", "authorised", "voided"}},
+		{"gone before the order", nil, "confirm", Voided, []string{"pending", "voided"}},
 		{"gone, void has no answer", []string{"", "cut"}, "confirm", Voided, nil},
-		{"gone, and captured", []string{"at once"}, "confirm", Refunded, []string{"pending", "authorised", "refunded"}},
+		{"gone, and captured", []string{"at once"}, "confirm", Refunded, []string{"pending", "refunded"}},
 		{"gone, captured, refund lost", []string{"at once", "", "lost", "lost"}, "confirm", Refunded, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -185,6 +184,25 @@ func TestSettling(t *testing.T) {
 	}
 }
 
+// A payment that an earlier version has left authorised is settled like any other.
+func TestAuthorisedByAnEarlierVersion(t *testing.T) {
+	each(t, func(r *rig) {
+		p := r.payments(false)
+		id := r.accept(p, r.seat()).ID
+		if _, err := r.provider.Authorise(r.Context(), id, 500, "EUR", "tok"); err != nil {
+			r.Fatal(err)
+		}
+		r.write(func(ctx context.Context, tx *sqldb.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE payments SET state = 'authorised' WHERE id = $1`, id)
+			return err
+		})
+		p.Start()
+		if pay := r.final(p, id); pay.State != Captured {
+			r.Errorf("%+v", pay)
+		}
+	})
+}
+
 // The database itself refuses steps back, and a payment that changes what it is.
 func TestStatesOnlyGoForward(t *testing.T) {
 	each(t, func(r *rig) {
@@ -204,7 +222,7 @@ func TestStatesOnlyGoForward(t *testing.T) {
 }
 
 var points = []string{
-	"before authorise", "after authorise", "before authorised", "before confirm", "before capture", "after capture",
+	"before authorise", "after authorise", "before confirm", "before capture", "after capture",
 	"before void", "after void", "before refund", "after refund", "before end", "after end",
 }
 
@@ -222,7 +240,7 @@ func TestCrashes(t *testing.T) {
 			for range 3 {
 				r.provider.script = append(r.provider.script, faults[rng.IntN(len(faults))])
 			}
-			if gone := []string{"", "", "live", "extend", "confirm"}[rng.IntN(5)]; gone != "" {
+			if gone := []string{"", "", "live", "confirm"}[rng.IntN(4)]; gone != "" {
 				r.goods.gone.Store(gone, true)
 			}
 			dying := r.payments(false)
@@ -254,7 +272,7 @@ func TestCrashes(t *testing.T) {
 // A worker that sleeps through its lease, at any step, wakes up when another has finished the
 // payment. It does no harm: least of all does it give the money back.
 func TestLateWorker(t *testing.T) {
-	for _, point := range []string{"before authorise", "after authorise", "before authorised", "before confirm", "before capture", "after capture"} {
+	for _, point := range []string{"before authorise", "after authorise", "before confirm", "before capture", "after capture"} {
 		t.Run(point, func(t *testing.T) {
 			each(t, func(r *rig) {
 				late, other := r.payments(false), r.payments(true)

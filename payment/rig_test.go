@@ -42,7 +42,7 @@ func each(t *testing.T, fn func(r *rig)) {
 		r := &rig{T: t, db: db, provider: newProvider(), goods: &seats{db: db}}
 		r.write(func(ctx context.Context, tx *sqldb.Tx) error {
 			_, err := tx.Exec(ctx, `CREATE TABLE seats (id TEXT PRIMARY KEY, buyer TEXT NOT NULL, price BIGINT NOT NULL,
-				state TEXT NOT NULL, payment TEXT NOT NULL DEFAULT '', extended BIGINT NOT NULL DEFAULT 0)`)
+				state TEXT NOT NULL, payment TEXT NOT NULL DEFAULT '')`)
 			return err
 		})
 		fn(r)
@@ -267,11 +267,22 @@ func (s *seats) lapse(ctx context.Context, point string, c Claim) error {
 	})
 }
 
-func (s *seats) Live(ctx context.Context, c *Claim) error {
-	if err := s.lapse(ctx, "live", *c); err != nil {
-		return err
+func (s *seats) Live(ctx context.Context, claims []Claim) (gone []error, err error) {
+	for _, c := range claims {
+		if err := s.lapse(ctx, "live", c); err != nil {
+			return nil, err
+		}
 	}
-	return s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error { return s.held(ctx, tx, *c) })
+	err = s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) (err error) {
+		gone, err = one(claims, func(c Claim) error { return s.held(ctx, tx, c) })
+		return err
+	})
+	for i, e := range gone {
+		if e == nil {
+			claims[i].Known = true
+		}
+	}
+	return gone, err
 }
 
 func (s *seats) held(ctx context.Context, tx *sqldb.Tx, c Claim) error {
@@ -283,20 +294,6 @@ func (s *seats) held(ctx context.Context, tx *sqldb.Tx, c Claim) error {
 		return ErrHoldGone
 	}
 	return nil
-}
-
-func (s *seats) Lock(context.Context, *sqldb.Tx, []Claim) error { return nil }
-
-func (s *seats) BeforeExtend(ctx context.Context, c Claim) error { return s.lapse(ctx, "extend", c) }
-
-func (s *seats) Extend(ctx context.Context, tx *sqldb.Tx, claims []Claim) ([]error, error) {
-	return one(claims, func(c Claim) error {
-		if err := s.held(ctx, tx, c); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE seats SET extended = extended + 1 WHERE id = $1`, c.Hold)
-		return err
-	})
 }
 
 func (s *seats) BeforeConfirm(ctx context.Context, c Claim) error { return s.lapse(ctx, "confirm", c) }

@@ -82,13 +82,52 @@ func (p *Payments) timed(ctx context.Context, call func(context.Context) (Result
 	return call(ctx)
 }
 
-// authorise: pending → authorised, failed, or over because the hold is gone.
+// look asks which holds of payments that begin are live, of all in one go. It only spares each
+// worker to ask for itself.
+func (p *Payments) look(ctx context.Context, pays []Payment) error {
+	var claims []Claim
+	var places []int
+	for i, pay := range pays {
+		if pay.State == Pending && !pay.givingUp {
+			claims, places = append(claims, pay.claim()), append(places, i)
+		}
+	}
+	if len(claims) == 0 {
+		return nil
+	}
+	gone, err := p.goods.Live(ctx, claims)
+	if err != nil {
+		return err
+	}
+	for n, i := range places {
+		if gone[n] == nil {
+			pays[i].known = claims[n].Known
+		}
+	}
+	return nil
+}
+
+// live is nil when the hold can still be confirmed.
+func (p *Payments) live(ctx context.Context, pay *Payment) error {
+	if pay.known != nil {
+		return nil // it was when its worker began, a moment ago
+	}
+	claims := []Claim{pay.claim()}
+	gone, err := p.goods.Live(ctx, claims)
+	if err != nil {
+		return err
+	}
+	pay.known = claims[0].Known
+	return gone[0]
+}
+
+// authorise: pending → capturing, failed, or over because the hold is gone. That the provider has
+// authorised is written down together with the order: until then whoever comes next asks again,
+// and is told the same.
 func (p *Payments) authorise(ctx context.Context, pay *Payment) error {
-	claim := pay.claim()
-	if err := p.goods.Live(ctx, &claim); err != nil {
+	if err := p.live(ctx, pay); err != nil {
 		return p.unlessGone(ctx, pay, err)
 	}
-	pay.known = claim.Known
 	res, err := p.ask(ctx, pay, "authorise", func(ctx context.Context) (Result, error) {
 		return p.provider.Authorise(ctx, pay.ID, pay.Amount, pay.Currency, pay.source)
 	})
@@ -97,7 +136,7 @@ func (p *Payments) authorise(ctx context.Context, pay *Payment) error {
 	}
 	switch res.Status {
 	case StatusAuthorised, StatusCaptured: // some providers capture at once
-		return p.authorised(ctx, pay)
+		return p.confirm(ctx, pay)
 	case StatusRefused:
 		return p.end(ctx, pay, Failed, "refused: "+res.Reason)
 	case StatusVoided:
@@ -108,16 +147,6 @@ func (p *Payments) authorise(ctx context.Context, pay *Payment) error {
 	return fmt.Errorf("authorise: the provider has %q on record", res.Status)
 }
 
-func (p *Payments) authorised(ctx context.Context, pay *Payment) error {
-	if err := p.goods.BeforeExtend(ctx, pay.claim()); err != nil {
-		return err
-	}
-	if err := p.at("before authorised"); err != nil {
-		return err
-	}
-	return p.unlessGone(ctx, pay, p.forward(ctx, pay, Authorised))
-}
-
 // unlessGone takes the payment back when err says that the hold is gone.
 func (p *Payments) unlessGone(ctx context.Context, pay *Payment, err error) error {
 	if errors.Is(err, ErrHoldGone) {
@@ -126,7 +155,7 @@ func (p *Payments) unlessGone(ctx context.Context, pay *Payment, err error) erro
 	return err
 }
 
-// confirm: authorised → capturing. The order, the ledger and the payment are one commit.
+// confirm: pending or authorised → capturing. The order, the ledger and the payment are one commit.
 func (p *Payments) confirm(ctx context.Context, pay *Payment) error {
 	if err := p.goods.BeforeConfirm(ctx, pay.claim()); err != nil {
 		return err

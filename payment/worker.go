@@ -170,6 +170,9 @@ func (p *Payments) round() (taken int) {
 		}
 		return 0
 	}
+	if err := p.look(p.work, due); err != nil {
+		p.opts.Logger.Info("payment: looking at holds", "error", err) // each worker tries once more
+	}
 	for _, pay := range due {
 		p.slots <- struct{}{}
 		p.wg.Go(func() {

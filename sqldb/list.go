@@ -68,7 +68,7 @@ func (t *Tx) List(param string, columns ...string) string {
 	}
 	from := "json_each(" + param + ")"
 	if t.db.dialect == PostgreSQL {
-		from = "json_array_elements(" + param + "::json)"
+		from = "jsonb_array_elements(" + param + "::jsonb)" // json would be read again for each column
 	}
 	return "(SELECT " + strings.Join(out, ", ") + " FROM " + from + ") AS list"
 }

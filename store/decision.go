@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -34,8 +35,9 @@ func Command(words ...string) Remote { return Remote{command: words} }
 
 // Decision is one atomic step on the keys of one slot. Make it with Decide.
 type Decision[In, Out any] struct {
-	core *decisionCore
-	body func(*Tx, In) Out
+	core    *decisionCore
+	body    func(*Tx, In) Out
+	flights sync.Pool
 }
 
 // decisionCore is what an engine needs to know of a decision.
@@ -47,12 +49,52 @@ type decisionCore struct {
 	in, out shape
 }
 
-// call is one decision on its way.
+// call is one decision on its way. It is the engine's until do returns.
 type call struct {
 	keys     []string
 	args     func() []string // ARGV; made only for a remote engine
 	channels []int           // which of args are channels, and get the prefix that keys get
 	run      func(*Tx)       // the Go body
+}
+
+// flight is a call with what goes in and comes out of it. They are used again, because all
+// together are most of what a decision would allocate.
+type flight[In, Out any] struct {
+	d    *Decision[In, Out]
+	in   In
+	out  Out
+	vin  reflect.Value // of in
+	vout reflect.Value // of out
+	call call
+}
+
+func (d *Decision[In, Out]) newFlight() *flight[In, Out] {
+	f := &flight[In, Out]{d: d}
+	f.vin, f.vout = reflect.ValueOf(&f.in).Elem(), reflect.ValueOf(&f.out).Elem()
+	f.call = call{
+		keys:     make([]string, 0, d.core.in.nkeys),
+		args:     func() []string { return d.core.in.args(f.vin) },
+		channels: d.core.in.channels,
+		run:      f.run,
+	}
+	return f
+}
+
+func (f *flight[In, Out]) run(tx *Tx) {
+	f.out = f.d.body(tx, f.in)
+	if err := f.d.core.out.check(f.vout); err != nil {
+		tx.fail(err)
+	}
+}
+
+// land keeps f for another call, without what this one knew.
+func (f *flight[In, Out]) land() {
+	var in In
+	var out Out
+	f.in, f.out = in, out
+	clear(f.call.keys)
+	f.call.keys = f.call.keys[:0]
+	f.d.flights.Put(f)
 }
 
 // Decide declares a decision. Names are for errors and metrics: "package.verb".
@@ -78,7 +120,9 @@ func Decide[In, Out any](name string, remote Remote, body func(*Tx, In) Out) *De
 	core := &decisionCore{name: name, lua: remote.lua, command: remote.command, in: in, out: out}
 	sum := sha1.Sum([]byte(remote.lua))
 	core.sha1 = hex.EncodeToString(sum[:])
-	return &Decision[In, Out]{core: core, body: body}
+	d := &Decision[In, Out]{core: core, body: body}
+	d.flights.New = func() any { return d.newFlight() }
+	return d
 }
 
 // Name is the name that the decision was declared with.
@@ -97,36 +141,29 @@ func (d *Decision[In, Out]) Source() string { return d.core.lua }
 // class promises, or with one of the package's errors. It waits no longer than ctx and
 // Options.Timeout allow.
 func (d *Decision[In, Out]) Do(ctx context.Context, s *Store, in In) (Out, error) {
-	var out, none Out
-	v := reflect.ValueOf(&in).Elem()
-	if err := d.core.in.check(v); err != nil {
+	var none Out
+	f := d.flights.Get().(*flight[In, Out])
+	f.in = in
+	if err := d.core.in.check(f.vin); err != nil {
 		return none, fmt.Errorf("%s: %w", d.core.name, err)
 	}
-	c := call{
-		keys:     d.core.in.keys(v),
-		args:     func() []string { return d.core.in.args(v) },
-		channels: d.core.in.channels,
-		run: func(tx *Tx) {
-			out = d.body(tx, in)
-			if err := d.core.out.check(reflect.ValueOf(&out).Elem()); err != nil {
-				tx.fail(err)
-			}
-		},
-	}
+	f.call.keys = d.core.in.keys(f.call.keys, f.vin)
 	var began time.Time
 	if s.observe != nil {
 		began = time.Now()
 	}
-	reply, err := s.engine.do(ctx, d.core, c)
+	reply, err := s.engine.do(ctx, d.core, f.call)
 	if s.observe != nil {
 		s.observe(d.core.name, time.Since(began), err)
 	}
 	if err == nil && reply != nil {
-		err = d.core.out.decode(reply, reflect.ValueOf(&out).Elem())
+		err = d.core.out.decode(reply, f.vout)
 	}
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", d.core.name, err)
 	}
+	out := f.out
+	f.land()
 	return out, nil
 }
 
@@ -209,8 +246,7 @@ func (s *shape) check(v reflect.Value) error {
 	return nil
 }
 
-func (s *shape) keys(v reflect.Value) []string {
-	keys := make([]string, 0, s.nkeys)
+func (s *shape) keys(keys []string, v reflect.Value) []string {
 	for i, k := range s.kinds {
 		if k == kindKey {
 			keys = append(keys, v.Field(i).String())

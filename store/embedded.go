@@ -47,6 +47,7 @@ type slotState struct {
 	mu     sync.Mutex
 	last   *round // of the last write
 	floors floors
+	recent recent
 }
 
 // start begins the background work; the database is open and its format checked.
@@ -151,7 +152,7 @@ func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error)
 	s := &e.slots[slot]
 	s.mu.Lock()
 	defer s.mu.Unlock() // also when the body panics
-	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: c.keys, floors: s.floors}
+	tx := newTx(e, s, slot, c.keys)
 	defer tx.end()
 	c.run(tx)
 	err = tx.finish(c)
@@ -162,13 +163,13 @@ func (e *embedded) decide(slot uint16, c call) (r *round, wrote bool, err error)
 		return nil, false, err
 	}
 	if !tx.wrote() && len(tx.notes) == 0 {
-		tx.keepFloors(&s.floors)
+		s.keep(tx)
 		return s.last, false, nil
 	}
 	if err := e.apply(tx); err != nil {
 		return nil, false, err
 	}
-	tx.keepFloors(&s.floors)
+	s.keep(tx)
 	s.last = e.publish(tx.notes)
 	return s.last, true, nil
 }

@@ -13,10 +13,15 @@ const (
 	sweepEvery = 100 * time.Millisecond
 	// sweepBatch bounds what one round of sweeping removes; what is left is next.
 	sweepBatch = 1000
+	// sweepRounds bounds how many there are at a time.
+	sweepRounds = 10
 )
 
 // sweeper removes keys whose deadline has passed. Decisions do not depend on it, for them such
 // a key does not exist; it gives the room back.
+//
+// A key that was prolonged may have kept its place in the order of deadlines; the sweeper moves it
+// to the deadline that the key has by then.
 //
 // It remembers where the next deadline can be at the earliest. Without that each round would
 // walk over all that earlier rounds have deleted and Pebble has not yet forgotten.
@@ -32,18 +37,24 @@ func (w *sweeper) expect(ms int64) {
 	}
 }
 
-// sweep is one round.
+// sweep makes rounds until one finds that nothing is left, or until it is time for others.
 func (e *embedded) sweep() {
-	if e.ping(e.ctx) != nil {
-		return
+	for range sweepRounds {
+		if e.ping(e.ctx) != nil || !e.sweepRound() {
+			return
+		}
 	}
+}
+
+// sweepRound says whether there may be more.
+func (e *embedded) sweepRound() bool {
 	until := e.clock.now() / 1000
 	from := e.sweeper.next.Swap(until) // whoever writes an earlier one from now on says so
 	found, err := e.due(from, until)
 	if err != nil {
 		e.sweeper.expect(max(from, 1))
 		e.opts.Logger.Warn("store: sweep", "error", err)
-		return
+		return false
 	}
 	for _, x := range found {
 		if err := e.removeDue(x); err != nil { // it is tried again when the store is opened
@@ -53,9 +64,11 @@ func (e *embedded) sweep() {
 	switch {
 	case len(found) == sweepBatch:
 		e.sweeper.expect(found[len(found)-1].ms)
+		return true
 	case len(found) == 0:
 		e.wake(until)
 	}
+	return false
 }
 
 // wake has the clock's mark moved when a deadline has passed that the mark hides: a store
@@ -94,25 +107,29 @@ func (e *embedded) due(from, until int64) ([]deadline, error) {
 	return found, it.Close()
 }
 
-// removeDue removes a key and its entry in the index. Nobody waits for it to be on disk: what
+// removeDue removes a key, or moves its place if its deadline is a later one. Nobody waits for it to be on disk: what
 // has passed its deadline is gone with or without it.
 func (e *embedded) removeDue(x deadline) error {
 	slot := Slot(x.key)
 	s := &e.slots[slot]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tx := &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: []string{x.key}, floors: s.floors}
+	tx := newTx(e, s, slot, []string{x.key})
 	defer tx.end()
-	if k := tx.entry(x.key); k != nil && k.lapsed {
+	k := tx.entry(x.key)
+	if k != nil && k.lapsed {
 		tx.clear(k)
+	}
+	tx.remove(tx.due(x.ms, x.key))
+	if k != nil && k.place == x.ms {
+		k.place, k.moved = 0, true // it gets one at the deadline that it has by now, if it has one
 	}
 	if err := tx.finish(call{}); err != nil {
 		return fmt.Errorf("remove %q: %w", x.key, err)
 	}
-	tx.remove(deadlineKey(x.ms, x.key)) // also where the key has another deadline by now
 	if err := e.apply(tx); err != nil {
 		return err
 	}
-	tx.keepFloors(&s.floors)
+	s.keep(tx)
 	return nil
 }

@@ -193,6 +193,9 @@ func (e *embedded) checkFormat(dir string) error {
 	if err := closer.Close(); err != nil {
 		return fmt.Errorf("%w: read the format: %w", ErrUnavailable, err)
 	}
+	if found == formatDeadlineAt {
+		return e.setFormat() // all that it holds is so in this version too
+	}
 	if found != formatVersion {
 		return fmt.Errorf("%w: %s has format %.20q, this version reads %q", ErrNewer, dir, found, formatVersion)
 	}
@@ -211,6 +214,10 @@ func (e *embedded) writeFormat(dir string) error {
 	if used {
 		return fmt.Errorf("%w: %s holds a Pebble database that is not a store", ErrConfig, dir)
 	}
+	return e.setFormat()
+}
+
+func (e *embedded) setFormat() error {
 	if err := e.db.Set(formatKey, []byte(formatVersion), &pebble.WriteOptions{Sync: e.durable}); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

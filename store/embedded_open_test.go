@@ -80,7 +80,7 @@ func TestOpenRefusesWhatIsNotAStore(t *testing.T) {
 			setRaw(t, dir, pebbleFormat, "theirs", "x")
 		}},
 		{"a newer format", ErrNewer, func(t *testing.T, dir string) {
-			setRaw(t, dir, pebbleFormat, string(formatKey), "2")
+			setRaw(t, dir, pebbleFormat, string(formatKey), "3")
 		}},
 		{"newer files", ErrNewer, func(t *testing.T, dir string) {
 			setRaw(t, dir, pebbleFormat+1, string(formatKey), formatVersion)
@@ -316,8 +316,9 @@ func rows(t *testing.T, e *embedded) (n int) {
 
 // What is read from the disk is decoded without trust, and written as it was read.
 func FuzzDecode(f *testing.F) {
-	f.Add(string(record{typ: typeString, deadline: 5, value: "v"}.append(nil)))
+	f.Add(string(record{typ: typeString, deadline: 5, place: 5, value: "v"}.append(nil)))
 	f.Add(string(record{typ: typeHash, count: 3}.append(nil)))
+	f.Add(string(record{typ: typeZset, deadline: 5, place: 4, count: 3}.append(nil)))
 	f.Add("h\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		if r, err := decodeRecord(s); err == nil {

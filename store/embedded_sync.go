@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -29,8 +30,20 @@ type syncer struct {
 // round is one sync and those who wait for it.
 type round struct {
 	over  chan struct{}
-	err   error  // set before over is closed
+	err   error         // set before over is closed
+	late  chan struct{} // closed when it has been open for a while; see wait
+	timer *time.Timer
 	notes []note // in the order of the decisions
+}
+
+// lateAfter is when those who wait for a round look at their watches: nearly always it is over
+// long before, and none of them needs one.
+const lateAfter = 100 * time.Millisecond
+
+func newRound() *round {
+	r := &round{over: make(chan struct{}), late: make(chan struct{})}
+	r.timer = time.AfterFunc(lateAfter, func() { close(r.late) })
+	return r
 }
 
 func newSyncer(db *pebble.DB, ended *failure, notes *notifier) *syncer {
@@ -45,7 +58,7 @@ func (s *syncer) join(notes []note) *round {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = &round{over: make(chan struct{})}
+		s.open = newRound()
 		s.kick <- struct{}{} // has room: there is one kick for each open round
 	}
 	s.open.notes = append(s.open.notes, notes...)
@@ -62,6 +75,7 @@ func (s *syncer) now() error {
 func (s *syncer) run() {
 	defer close(s.done)
 	for range s.kick {
+		runtime.Gosched() // who is about to decide, most of all those of the last round, joins this one
 		s.mu.Lock()
 		r := s.open
 		s.open = nil
@@ -69,6 +83,7 @@ func (s *syncer) run() {
 		if r.err = s.sync(); r.err == nil {
 			s.notes.publish(r.notes)
 		}
+		r.timer.Stop()
 		close(r.over)
 	}
 }
@@ -98,7 +113,7 @@ func (r *round) wait(ctx context.Context, timeout time.Duration, wrote bool) err
 	if r == nil {
 		return nil
 	}
-	err := await(ctx, r.over, timeout, nil)
+	err := r.await(ctx, timeout)
 	if err == nil {
 		err = r.err
 	}
@@ -109,6 +124,21 @@ func (r *round) wait(ctx context.Context, timeout time.Duration, wrote bool) err
 		return fmt.Errorf("%w: applied, but not known to be on disk: %w", ErrOutcomeUnknown, err)
 	}
 	return fmt.Errorf("%w: what was read is not known to be on disk: %w", ErrUnavailable, err)
+}
+
+func (r *round) await(ctx context.Context, timeout time.Duration) error {
+	if timeout <= lateAfter {
+		return await(ctx, r.over, timeout, nil)
+	}
+	began := time.Now()
+	select {
+	case <-r.over:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.late:
+		return await(ctx, r.over, timeout-time.Since(began), nil)
+	}
 }
 
 var errTimeout = errors.New("store: Options.Timeout is over")

@@ -23,7 +23,12 @@ func (f floors) of(key string) int64 {
 	return unknown
 }
 
-// keepFloors takes over what a Tx has learned, once what it wrote is applied.
+// keep takes over what a Tx has learned, once what it wrote is applied.
+func (s *slotState) keep(tx *Tx) {
+	tx.keepFloors(&s.floors)
+	s.recent.keep(tx.entries)
+}
+
 func (tx *Tx) keepFloors(to *floors) {
 	for _, e := range tx.entries {
 		switch _, known := (*to)[e.key]; {

@@ -201,8 +201,8 @@ func verifyFormat(t testing.TB, e *embedded) {
 			order[key]++
 		case spaceDeadline:
 			ms, key := int64(binary.BigEndian.Uint64(k[1:9])), string(k[9:])
-			if r := records[key]; r.deadline != ms {
-				t.Fatalf("the index says that %q ends at %d, its record says %d", key, ms, r.deadline)
+			if r := records[key]; r.deadline == 0 || r.place != ms {
+				t.Fatalf("the index says that %q has a place at %d, its record says %+v", key, ms, r)
 			}
 		}
 	}
@@ -223,8 +223,8 @@ func verifyCounts(t testing.TB, e *embedded, records map[string]record, fields, 
 			t.Fatalf("%q: record %+v, but %d fields, %d scores, %d in order", key, r, fields[key], scores[key], order[key])
 		}
 		if r.deadline != 0 {
-			if _, _, err := get(e.db, deadlineKey(r.deadline, key)); err != nil {
-				t.Fatalf("%q ends at %d, which the index does not know: %v", key, r.deadline, err)
+			if _, _, err := get(e.db, deadlineKey(r.place, key)); err != nil || r.place > r.deadline {
+				t.Fatalf("%q ends at %d and has a place at %d, which the index does not know: %v", key, r.deadline, r.place, err)
 			}
 		}
 		delete(fields, key)

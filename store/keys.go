@@ -5,17 +5,24 @@ import (
 	"fmt"
 )
 
-// The format on disk, version 1. Integers are big-endian.
+// The format on disk, version 2. Integers are big-endian.
 //
-//	00 "format"                          → "1"
+//	00 "format"                          → "2"
 //	00 "clock"                           → 8 bytes: the clock will not be below this, µs
-//	01 key                               → record: type, deadline, and a string's value or a count
+//	01 key                               → record: type, deadline, place in 05 if that is another, and
+//	                                       a string's value or a count
 //	02 len(key):4 key field              → a hash's field
 //	03 len(key):4 key member             → a member's score:8
 //	04 len(key):4 key score:8 member     → nothing: members in the order of their scores
-//	05 deadline:8 key                    → nothing: keys in the order of their deadlines
+//	05 deadline:8 key                    → nothing: keys that may end at that time, and not before
+//
+// A key that has a deadline has one place in 05, at the deadline or before it: a key that is
+// prolonged again and again, as those of limiters and leases are, is written alone, and the
+// sweeper moves its place when it comes by. In version 1 the place was always the deadline; such
+// a store becomes one of version 2 when it is opened.
 const (
-	formatVersion = "1"
+	formatVersion    = "2"
+	formatDeadlineAt = "1"
 
 	spaceSystem   = 0x00
 	spaceRecord   = 0x01
@@ -54,8 +61,9 @@ func orderKey(key string, score int64, member string) []byte {
 	return appendOrder(nil, key, score, member)
 }
 
-func deadlineKey(ms int64, key string) []byte {
-	b := make([]byte, 0, 9+len(key))
+func deadlineKey(ms int64, key string) []byte { return appendDeadline(nil, ms, key) }
+
+func appendDeadline(b []byte, ms int64, key string) []byte {
 	b = append(b, spaceDeadline)
 	b = binary.BigEndian.AppendUint64(b, uint64(ms))
 	return append(b, key...)
@@ -90,19 +98,30 @@ const (
 	typeString = 's'
 	typeHash   = 'h'
 	typeZset   = 'z'
+
+	// typeMoved is added to the type of a record whose place in the order of deadlines is not its
+	// deadline.
+	typeMoved = 0x80
 )
 
 // record is what stands under a key itself.
 type record struct {
 	typ      byte
 	deadline int64  // ms, 0 for none
+	place    int64  // in the order of deadlines, ms, up to the deadline; 0 for none
 	value    string // of a string
 	count    int64  // of fields or members
 }
 
 func (r record) append(b []byte) []byte {
-	b = append(b, r.typ)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.deadline))
+	if r.place == r.deadline {
+		b = append(b, r.typ)
+		b = binary.BigEndian.AppendUint64(b, uint64(r.deadline))
+	} else {
+		b = append(b, r.typ|typeMoved)
+		b = binary.BigEndian.AppendUint64(b, uint64(r.deadline))
+		b = binary.BigEndian.AppendUint64(b, uint64(r.place))
+	}
 	if r.typ == typeString {
 		return append(b, r.value...)
 	}
@@ -114,8 +133,18 @@ func decodeRecord(s string) (record, error) {
 	if len(s) < 9 {
 		return record{}, fmt.Errorf("%w: a record of %d bytes", ErrCorrupt, len(s))
 	}
-	r := record{typ: s[0], deadline: int64(binary.BigEndian.Uint64([]byte(s[1:9])))}
+	r := record{typ: s[0] &^ typeMoved, deadline: int64(binary.BigEndian.Uint64([]byte(s[1:9])))}
+	r.place = r.deadline
 	rest := s[9:]
+	if s[0] != r.typ {
+		if len(rest) < 8 {
+			return record{}, fmt.Errorf("%w: a record of %d bytes", ErrCorrupt, len(s))
+		}
+		r.place, rest = int64(binary.BigEndian.Uint64([]byte(rest[:8]))), rest[8:]
+		if r.place <= 0 || r.place >= r.deadline {
+			return record{}, fmt.Errorf("%w: a place at %d for a deadline at %d", ErrCorrupt, r.place, r.deadline)
+		}
+	}
 	switch {
 	case r.deadline < 0:
 		return record{}, fmt.Errorf("%w: a negative deadline", ErrCorrupt)

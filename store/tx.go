@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -27,11 +28,38 @@ type Tx struct {
 	buf     []byte        // for keys on their way to Pebble
 
 	entries  []*entry
-	floors   floors // of the slot, to be read only
+	of       *slotState // to be read only
+	scratch  *scratch
 	notes    []note
 	growing  bool  // something was added, not only deleted
 	earliest int64 // of the deadlines that were written, ms
 	err      error
+}
+
+// scratch is memory that one Tx after the other uses. The Tx itself is new each time: a body that
+// kept it must not meet another decision.
+type scratch struct {
+	buf     []byte
+	entries []*entry
+	first   entry
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{buf: make([]byte, 0, 256), entries: make([]*entry, 0, 4)} }}
+
+// newTx begins a decision on a slot whose lock is held.
+func newTx(e *embedded, s *slotState, slot uint16, keys []string) *Tx {
+	m := scratches.Get().(*scratch)
+	return &Tx{now: e.clock.now(), db: e.db, slot: slot, keys: keys, of: s, scratch: m, buf: m.buf, entries: m.entries}
+}
+
+// reuse gives the memory to the next one.
+func (m *scratch) reuse(tx *Tx) {
+	if cap(tx.buf) <= 4096 {
+		m.buf = tx.buf[:0]
+	}
+	clear(m.entries[:cap(m.entries)])
+	m.first = entry{}
+	scratches.Put(m)
 }
 
 const (
@@ -39,11 +67,14 @@ const (
 	maxWrite = 64 << 20
 )
 
-// entry is a key that this Tx has touched: its record as it will be, and as it is stored.
+// entry is a key that this Tx has touched: its record as it will be, and as it is stored, both
+// without their place in the order of deadlines.
 type entry struct {
 	key    string
 	rec    record
 	stored record // type none when nothing is stored
+	place  int64  // of stored
+	moved  bool   // it is to be stored although nothing else has changed
 	lapsed bool   // stored is past its deadline and still in place
 	holds  byte   // typeHash or typeZset: there can be elements of it in place
 	floor  int64  // see floors
@@ -175,7 +206,11 @@ func (tx *Tx) entry(key string) *entry {
 	if !tx.named(key) || !tx.ours(key) {
 		return nil
 	}
-	e := &entry{key: key, floor: tx.floors.of(key)}
+	e := &tx.scratch.first
+	if len(tx.entries) > 0 {
+		e = &entry{}
+	}
+	e.key, e.floor = key, tx.of.floors.of(key)
 	if !tx.load(e) {
 		return nil
 	}
@@ -194,8 +229,12 @@ func (tx *Tx) ours(key string) bool {
 
 // load reads a key's record. It does not see what this Tx has written, so it comes first.
 func (tx *Tx) load(e *entry) bool {
-	tx.buf = append(append(tx.buf[:0], spaceRecord), e.key...)
-	s, ok, err := copied(tx.db.Get(tx.buf))
+	s, ok, known := tx.of.recent.get(e.key)
+	var err error
+	if !known {
+		tx.buf = append(append(tx.buf[:0], spaceRecord), e.key...)
+		s, ok, err = copied(tx.db.Get(tx.buf))
+	}
 	if err == nil && ok {
 		e.stored, err = decodeRecord(s)
 	}
@@ -203,6 +242,7 @@ func (tx *Tx) load(e *entry) bool {
 		tx.fail(fmt.Errorf("read %q: %w", e.key, err))
 		return false
 	}
+	e.place, e.stored.place = e.stored.place, 0
 	if e.stored.typ != typeString {
 		e.holds = e.stored.typ
 	}
@@ -262,7 +302,7 @@ func (tx *Tx) clear(e *entry) {
 // finish writes the records that have changed and returns the first error.
 func (tx *Tx) finish(c call) error {
 	for _, e := range tx.entries {
-		if tx.err == nil && !e.lapsed && e.rec != e.stored {
+		if tx.err == nil && e.changed() {
 			tx.store(e)
 		}
 	}
@@ -275,24 +315,47 @@ func (tx *Tx) finish(c call) error {
 	return tx.err
 }
 
+// changed says whether the record is to be written. One that has lapsed and was not touched stays
+// for the sweeper.
+func (e *entry) changed() bool { return !e.lapsed && (e.moved || e.rec != e.stored) }
+
 func (tx *Tx) store(e *entry) {
-	if e.stored.deadline != 0 && e.stored.deadline != e.rec.deadline {
-		tx.remove(deadlineKey(e.stored.deadline, e.key))
-	}
+	tx.order(e)
 	tx.buf = append(append(tx.buf[:0], spaceRecord), e.key...)
 	if e.rec.typ == typeNone {
 		tx.remove(tx.buf)
 		return
 	}
 	n := len(tx.buf)
-	tx.buf = e.rec.append(tx.buf)
+	r := e.rec
+	r.place = e.place
+	tx.buf = r.append(tx.buf)
 	tx.put(tx.buf[:n], tx.buf[n:])
-	if d := e.rec.deadline; d != 0 && d != e.stored.deadline {
-		tx.put(deadlineKey(d, e.key), nil)
-		if tx.earliest == 0 || d < tx.earliest {
-			tx.earliest = d
-		}
+}
+
+// order sees to it that the key has a place in the order of deadlines if it has a deadline. A
+// place before that is good enough.
+func (tx *Tx) order(e *entry) {
+	d := e.rec.deadline
+	if e.place != 0 && e.place <= d {
+		return
 	}
+	if e.place != 0 {
+		tx.remove(tx.due(e.place, e.key))
+	}
+	if e.place = d; d == 0 {
+		return
+	}
+	tx.put(tx.due(d, e.key), nil)
+	if tx.earliest == 0 || d < tx.earliest {
+		tx.earliest = d
+	}
+}
+
+// due is a place in the order of deadlines. It is good until the next place.
+func (tx *Tx) due(ms int64, key string) []byte {
+	tx.buf = appendDeadline(tx.buf[:0], ms, key)
+	return tx.buf
 }
 
 func (tx *Tx) checkChannels(c call) {
@@ -313,4 +376,6 @@ func (tx *Tx) end() {
 		tx.batch = nil
 	}
 	tx.err = errTxOver // for a body that kept it
+	tx.scratch.reuse(tx)
+	tx.buf, tx.entries, tx.scratch = nil, nil, nil
 }
