@@ -39,6 +39,7 @@ var may = map[string][]string{
 	"sqldb/sqldbtest": {"sqldb"},
 
 	// floor 2
+	"lock":           {"store"},
 	"ledger":         {"sqldb"},
 	"payment":        {"ledger", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},
