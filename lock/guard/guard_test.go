@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,16 @@ import (
 	"github.com/holdfast-dev/holdfast/store/storetest"
 )
 
-func TestMain(m *testing.M) { sqldbtest.Main(m) }
+func TestMain(m *testing.M) {
+	if at := os.Getenv(holderStore); at != "" {
+		if err := holds(at, os.Getenv(holderDB)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	sqldbtest.Main(m)
+}
 
 func ready(t *testing.T, db *sqldb.DB) {
 	t.Helper()
