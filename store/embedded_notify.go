@@ -9,7 +9,10 @@ import (
 // noteBacklog bounds what waits for one slow listener; what does not fit is dropped.
 const noteBacklog = 256
 
-type note struct{ channel, payload string }
+type note struct {
+	channel, payload string
+	kept             bool // the channel was read from the store
+}
 
 // notifier hands notes to listeners, each on a goroutine of its own, so that none of them
 // holds up a decision or another listener.

@@ -168,7 +168,16 @@ func (tx *Tx) Deadline(key string) (ms int64, ok bool) {
 // nobody, so it is ErrConfig.
 func (tx *Tx) Notify(channel, payload string) {
 	if tx.named(channel) {
-		tx.notes = append(tx.notes, note{channel, payload})
+		tx.notes = append(tx.notes, note{channel: channel, payload: payload})
+	}
+}
+
+// NotifyKept is Notify for a channel that the decision has read from the store, where an earlier
+// one put what it was given in a field tagged `store:"channel"`: so one caller can leave word
+// how it is to be woken by another.
+func (tx *Tx) NotifyKept(channel, payload string) {
+	if tx.named(channel) {
+		tx.notes = append(tx.notes, note{channel: channel, payload: payload, kept: true})
 	}
 }
 
@@ -361,7 +370,7 @@ func (tx *Tx) due(ms int64, key string) []byte {
 func (tx *Tx) checkChannels(c call) {
 	args := c.args()
 	for _, note := range tx.notes {
-		if !slices.ContainsFunc(c.channels, func(i int) bool { return args[i] == note.channel }) {
+		if !note.kept && !slices.ContainsFunc(c.channels, func(i int) bool { return args[i] == note.channel }) {
 			tx.fail(fmt.Errorf("%w: channel %q is in no input field tagged `store:\"channel\"`", ErrConfig, note.channel))
 		}
 	}

@@ -39,6 +39,8 @@ var may = map[string][]string{
 	"sqldb/sqldbtest": {"sqldb"},
 
 	// floor 2
+	"lock":           {"store"},
+	"lock/guard":     {"store", "sqldb", "internal/mutant"},
 	"ledger":         {"sqldb"},
 	"payment":        {"ledger", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},
