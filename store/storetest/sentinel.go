@@ -111,7 +111,10 @@ func (w *Watch) Kill() {
 // Failover is planned: the sentinels exchange master and replica.
 func (w *Watch) Failover() {
 	w.t.Helper()
-	w.sentinels[0].Admin(w.t, "SENTINEL FAILOVER "+masterName)
+	poll(w.t, "the sentinels fail over", func() bool { // a replica that was a master just now is not good yet
+		_, err := w.sentinels[0].ask("SENTINEL FAILOVER " + masterName)
+		return err == nil
+	})
 	w.await()
 }
 
