@@ -131,6 +131,8 @@ func (d *disk) coversMembers(conf *pb.ConfState) bool {
 // putSnapshot makes a snapshot the newest one and gives up the log behind it, except for keep
 // bytes that nodes which are not far behind can still be sent.
 func (d *disk) putSnapshot(s *pb.Snapshot, keep int64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	index := s.GetMetadata().GetIndex()
 	d.mu.Lock()
 	if index <= d.snapshot.GetMetadata().GetIndex() {
@@ -152,7 +154,7 @@ func (d *disk) putSnapshot(s *pb.Snapshot, keep int64) error {
 	if err := b.DeleteRange(entryKey(0), entryKey(from-1), nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := d.commit(b, pebble.Sync); err != nil {
 		return err
 	}
 	d.mu.Lock()
