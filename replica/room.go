@@ -203,14 +203,16 @@ func Await(ctx context.Context, cfg Config, err error) error {
 	cfg.Logger.Error("the node does not serve: the disk is full; it goes on when there is room", "dir", cfg.Dir, "wanted", roomToOpen)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for consensus.Free(cfg.FS, cfg.Dir) < roomToOpen {
+	for { // at least once: a disk can be full in other ways than by its bytes
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
+		if consensus.Free(cfg.FS, cfg.Dir) >= roomToOpen {
+			return nil
+		}
 	}
-	return nil
 }
 
 // roomToOpen is what opening a log may write.
