@@ -371,3 +371,44 @@ func TestNothingIsAcknowledgedAfterAFailedSync(t *testing.T) {
 		}
 	}
 }
+
+// While the log is being cut, what goes is gone: it is not taken for damage.
+func TestReadWhileTheLogIsCut(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.first()
+	w.close(n)
+	var slow atomic.Bool
+	syncs, goOn := make(chan struct{}, 1), make(chan struct{})
+	cfg := w.config(1, errorfs.Wrap(n.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".log") && slow.CompareAndSwap(true, false) {
+			syncs <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})), n.log)
+	cfg.KeepBytes, cfg.CacheBytes = 1, 10_000
+	open, err := consensus.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = &node{Node: open, id: 1, fs: n.fs, log: n.log}
+	defer func() { _ = n.Close() }()
+	eventually(t, "leads", func() bool { return n.State().Leads })
+	for i := range 30 {
+		w.said(n, fmt.Sprintf("%1000d", i))
+	}
+	slow.Store(true)
+	cut := make(chan error, 1)
+	go func() {
+		cut <- n.SaveSnapshot(n.State().Applied, nil, func(f io.Writer) error { _, err := io.WriteString(f, "copy"); return err })
+	}()
+	<-syncs
+	es, err := n.Entries(5, n.State().Last+1, 1<<20)
+	close(goOn)
+	if !errors.Is(err, consensus.ErrCompacted) && len(es) == 0 {
+		t.Errorf("what is being cut: %v", err)
+	}
+	if err := <-cut; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -154,13 +154,11 @@ func (d *disk) putSnapshot(s *pb.Snapshot, keep int64) error {
 	if err := b.DeleteRange(entryKey(0), entryKey(from-1), nil); err != nil {
 		return err
 	}
-	if err := d.commit(b, pebble.Sync); err != nil {
-		return err
-	}
+	// Raft looks for no entry that is about to go: one that is missing would be damage.
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.snapshot, d.first, d.before = s, from, term
-	return nil
+	d.mu.Unlock()
+	return d.commit(b, pebble.Sync)
 }
 
 // keptFrom is the first entry that stays, at most keep bytes behind index; it needs mu.
