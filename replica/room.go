@@ -128,17 +128,20 @@ func (n *Node) refuseWrites(refuse bool) {
 	n.mu.Lock()
 	e, leads, is := n.engine, n.session != nil && n.session.opened, n.refuses
 	n.mu.Unlock()
-	if e == nil || is.engine == e && is.writes == refuse || is.engine != e && !refuse || !leads && refuse {
+	if e == nil || is.engine == e && is.writes == refuse && !is.open || is.engine != e && !refuse || !leads && refuse {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 	defer cancel()
 	if err := e.RefuseWrites(ctx, refuse); err != nil {
 		n.log.Info("the engine could not be told whether clients may write; it is told again", "error", err)
+		n.mu.Lock()
+		n.refuses = refusal{e, refuse, true} // a busy engine may do it later
+		n.mu.Unlock()
 		return
 	}
 	n.mu.Lock()
-	n.refuses = refusal{e, refuse}
+	n.refuses = refusal{e, refuse, false}
 	without := n.without
 	n.mu.Unlock()
 	if refuse {
@@ -153,6 +156,7 @@ func (n *Node) refuseWrites(refuse bool) {
 type refusal struct {
 	engine *engine.Engine
 	writes bool
+	open   bool // whether it did so is not known
 }
 
 // errNoRoom: a snapshot would take what the log needs.
