@@ -188,10 +188,11 @@ func (n *Node) disk() Disk {
 		room.Free = -1
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	at := n.copyAt
 	d := Disk{Free: room.Free, Reserve: room.Reserve, Log: log, Low: n.low, Without: n.without,
 		Refuses: n.session != nil && n.refuses.writes && n.refuses.engine == n.engine}
-	if size, made, err := n.cons.SnapshotInfo(n.copyAt); err == nil { // else there is none yet
+	n.mu.Unlock()
+	if size, made, err := n.cons.SnapshotInfo(at); err == nil { // else there is none yet
 		d.Snapshot, d.SnapshotAge = size, time.Since(made).Seconds()
 	}
 	return d
