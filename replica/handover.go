@@ -51,12 +51,12 @@ func (n *Node) transfer(ctx context.Context, name string) error {
 		return errors.New("there is no other node that could lead")
 	}
 	drain, cancel := context.WithTimeout(ctx, drainTime)
-	_ = n.gate.Drain(drain) // who is cut off does not know what became of its command
+	shut := n.gate.Drain(drain) == nil // else clients go on, until leadership is gone
 	cancel()
 	ctx, cancel = context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	err := n.cons.Transfer(ctx, to)
-	if err != nil { // this node goes on
+	if err != nil && shut { // this node goes on
 		n.mu.Lock()
 		if n.session != nil {
 			n.session.opened = false

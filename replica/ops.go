@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"sync"
@@ -58,7 +59,9 @@ func (o *Ops) ready(w http.ResponseWriter, r *http.Request, n *Node, why string)
 	if n == nil {
 		out.Checks["node"] = why
 	} else {
-		out.Checks = n.checks(n.Status(r.Context()))
+		ctx, cancel := context.WithTimeout(r.Context(), viewTime)
+		defer cancel()
+		out.Checks = n.checks(n.Status(ctx))
 	}
 	for what, is := range out.Checks {
 		if is != "ok" && what != "writes" {

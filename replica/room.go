@@ -128,17 +128,20 @@ func (n *Node) refuseWrites(refuse bool) {
 	n.mu.Lock()
 	e, leads, is := n.engine, n.session != nil && n.session.opened, n.refuses
 	n.mu.Unlock()
-	if e == nil || is.engine == e && is.writes == refuse || is.engine != e && !refuse || !leads && refuse {
+	if e == nil || is.engine == e && is.writes == refuse && !is.open || is.engine != e && !refuse || !leads && refuse {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 	defer cancel()
 	if err := e.RefuseWrites(ctx, refuse); err != nil {
 		n.log.Info("the engine could not be told whether clients may write; it is told again", "error", err)
+		n.mu.Lock()
+		n.refuses = refusal{e, refuse, true} // a busy engine may do it later
+		n.mu.Unlock()
 		return
 	}
 	n.mu.Lock()
-	n.refuses = refusal{e, refuse}
+	n.refuses = refusal{e, refuse, false}
 	without := n.without
 	n.mu.Unlock()
 	if refuse {
@@ -153,6 +156,7 @@ func (n *Node) refuseWrites(refuse bool) {
 type refusal struct {
 	engine *engine.Engine
 	writes bool
+	open   bool // whether it did so is not known
 }
 
 // errNoRoom: a snapshot would take what the log needs.
@@ -184,10 +188,11 @@ func (n *Node) disk() Disk {
 		room.Free = -1
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	at := n.copyAt
 	d := Disk{Free: room.Free, Reserve: room.Reserve, Log: log, Low: n.low, Without: n.without,
 		Refuses: n.session != nil && n.refuses.writes && n.refuses.engine == n.engine}
-	if size, made, err := n.cons.SnapshotInfo(n.copyAt); err == nil { // else there is none yet
+	n.mu.Unlock()
+	if size, made, err := n.cons.SnapshotInfo(at); err == nil { // else there is none yet
 		d.Snapshot, d.SnapshotAge = size, time.Since(made).Seconds()
 	}
 	return d
@@ -203,14 +208,16 @@ func Await(ctx context.Context, cfg Config, err error) error {
 	cfg.Logger.Error("the node does not serve: the disk is full; it goes on when there is room", "dir", cfg.Dir, "wanted", roomToOpen)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for consensus.Free(cfg.FS, cfg.Dir) < roomToOpen {
+	for { // at least once: a disk can be full in other ways than by its bytes
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
+		if consensus.Free(cfg.FS, cfg.Dir) >= roomToOpen {
+			return nil
+		}
 	}
-	return nil
 }
 
 // roomToOpen is what opening a log may write.

@@ -41,9 +41,9 @@ func (n *Node) wantSnapshot() {
 func (n *Node) snapshots() {
 	for n.ctx.Err() == nil {
 		n.mu.Lock()
-		wanted := n.wanted
-		due := n.copyAt > 0 && n.core.State().Offset-n.copied.State.Offset > max(snapshotAfter, n.copySize())
+		wanted, at, grown := n.wanted, n.copyAt, n.core.State().Offset-n.copied.State.Offset
 		n.mu.Unlock()
+		due := at > 0 && grown > snapshotAfter && grown > n.copySize(at)
 		if !wanted && !due {
 			n.rest(time.Second, n.wants)
 			continue
@@ -66,9 +66,10 @@ func (n *Node) snapshots() {
 	}
 }
 
-// copySize is how large the newest copy is; it needs mu.
-func (n *Node) copySize() int64 {
-	size, _, _ := n.cons.SnapshotInfo(n.copyAt) // 0 when there is none
+// copySize is how large a copy is. It asks the disk, which may stand still: not under mu, for which the log
+// waits.
+func (n *Node) copySize(at uint64) int64 {
+	size, _, _ := n.cons.SnapshotInfo(at) // 0 when there is none
 	return size
 }
 

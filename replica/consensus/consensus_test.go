@@ -196,6 +196,35 @@ func TestVerifyIsForOneTerm(t *testing.T) {
 	}
 }
 
+// A question whose answer was to come from a node that is removed is answered by those that are left.
+func TestVerifyWhileANodeIsRemoved(t *testing.T) {
+	w := newWorld(t, 6)
+	w.cluster(2)
+	leader := w.leader()
+	w.mu.Lock()
+	w.hold = func(m *pb.Message) bool { return m.GetType() == pb.MsgHeartbeatResp && len(m.GetContext()) > 0 }
+	w.mu.Unlock()
+	answered := make(chan bool, 2)
+	leader.Verify(leader.State().Term, func(ok bool) { answered <- ok })
+	eventually(t, "an answer is held back", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.held) > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := leader.Remove(ctx, 3-leader.id); err != nil {
+		t.Fatal(err)
+	}
+	leader.Verify(leader.State().Term, func(ok bool) { answered <- ok })
+	for range 2 {
+		select {
+		case ok := <-answered:
+			if !ok {
+				t.Error("it led all the time")
+			}
+		case <-ctx.Done():
+			t.Fatal("nobody answers")
+		}
+	}
+}
+
 // An answer to a heartbeat that was sent before the question proves nothing: the node that gave it may have
 // voted for another since.
 func TestLateAnswersDoNotVerify(t *testing.T) {

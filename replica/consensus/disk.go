@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3"
@@ -30,11 +31,14 @@ const (
 	pebbleFormat = pebble.FormatWALSyncChunks
 )
 
-// disk is raft's storage. One goroutine writes; all may read.
+// disk is raft's storage. One goroutine writes entries, another one snapshots; all may read.
 type disk struct {
 	db    *pebble.DB
 	cache int64
 	fail  func(error)
+
+	writing sync.Mutex // one batch that tells the snapshot at a time: an older one must not follow a newer one
+	broken  atomic.Pointer[error]
 
 	members *history // who has to be in a snapshot that is sent
 	want    func()   // a snapshot that has them is needed
@@ -59,7 +63,7 @@ func openDisk(c Config, fail func(error)) (*disk, error) {
 	db, err := pebble.Open(dir, &pebble.Options{
 		FS: c.FS, FormatMajorVersion: pebbleFormat, CacheSize: 8 << 20, MemTableSize: 32 << 20,
 		MemTableStopWritesThreshold: 4, L0StopWritesThreshold: 1000,
-		Logger: quiet{c.Logger, fail},
+		Logger: quiet{c.Logger, d.broke},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", damagedOr(err), dir, err)
@@ -76,6 +80,24 @@ func damagedOr(err error) error {
 		return ErrDamaged
 	}
 	return ErrClosed
+}
+
+// broke is told of what Pebble would end the process for.
+func (d *disk) broke(err error) {
+	d.broken.CompareAndSwap(nil, &err)
+	d.fail(err)
+}
+
+// commit ends a batch. Pebble does not return that a batch could not be written or synced: it says so
+// with Fatalf, and goes on when that returns.
+func (d *disk) commit(b *pebble.Batch, how *pebble.WriteOptions) error {
+	if err := b.Commit(how); err != nil {
+		return err
+	}
+	if err := d.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // quiet keeps Pebble from ending the process.
@@ -103,7 +125,9 @@ func (d *disk) load() error {
 	case err != nil:
 		return err
 	case v == nil:
-		if err := d.db.Set(formatKey, []byte(format), pebble.Sync); err != nil {
+		b := d.db.NewBatch()
+		defer func() { _ = b.Close() }() // a batch that was committed or is given up
+		if err := errors.Join(b.Set(formatKey, []byte(format), nil), d.commit(b, pebble.Sync)); err != nil {
 			return err
 		}
 	case string(v) != format:
@@ -193,6 +217,8 @@ func decode(key, value []byte) (*pb.Entry, error) {
 
 // save writes what raft wants to be durable; sync says whether it has to be before anybody is told.
 func (d *disk) save(ms []*pb.Message) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	b := d.db.NewBatch()
 	defer func() { _ = b.Close() }() // a batch that was committed or is given up
 	sync := false
@@ -210,7 +236,7 @@ func (d *disk) save(ms []*pb.Message) error {
 	if sync && !mutant.LogSyncOff {
 		how = pebble.Sync
 	}
-	if err := b.Commit(how); err != nil {
+	if err := d.commit(b, how); err != nil {
 		return err
 	}
 	d.mu.Lock()

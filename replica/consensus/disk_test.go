@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfast-dev/holdfast/replica/consensus"
 )
@@ -311,5 +312,103 @@ func TestLogIsCutBehindSnapshots(t *testing.T) {
 	}
 	if _, err := n.Entries(5, 6, 1); !errors.Is(err, consensus.ErrCompacted) {
 		t.Errorf("what was cut: %v", err)
+	}
+}
+
+// What a disk did not take nobody is told to be there: Pebble reports it beside the batch, which seems
+// to have been committed.
+func TestNothingIsAcknowledgedAfterAFailedSync(t *testing.T) {
+	for what, kinds := range map[string][]errorfs.OpKind{
+		"a sync":  {errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo},
+		"a write": {errorfs.OpFileWrite},
+	} {
+		w := newWorld(t, 7)
+		w.cluster(3)
+		leader := w.leader()
+		n := w.nodes[leader.id%3+1]
+		w.said(leader, "first")
+		w.close(n)
+		var broken atomic.Bool
+		fs := errorfs.Wrap(n.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if broken.Load() && slices.Contains(kinds, op.Kind) && strings.HasSuffix(op.Path, ".log") {
+				return syscall.EIO
+			}
+			return nil
+		}))
+		log := &journal{}
+		got, err := consensus.Open(w.config(n.id, fs, log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = &node{Node: got, id: n.id, fs: n.fs, log: log}
+		w.mu.Lock()
+		w.nodes[n.id] = n
+		w.mu.Unlock()
+		w.said(leader, "second")
+		eventually(t, "caught up", func() bool { return n.State().Applied == leader.State().Applied && leader.State().Leads })
+		last := n.State().Last
+		var lied atomic.Bool
+		w.mu.Lock()
+		w.hold = func(m *pb.Message) bool {
+			if m.GetFrom() == n.id && m.GetType() == pb.MsgAppResp && !m.GetReject() && m.GetIndex() > last {
+				lied.Store(true)
+			}
+			return false
+		}
+		broken.Store(true)
+		w.mu.Unlock()
+		for range 3 {
+			_ = w.propose(w.leader(), "third")
+		}
+		select {
+		case <-n.Stopped():
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s fails: it goes on", what)
+		}
+		w.close(n) // and all that it had to say is said
+		if lied.Load() {
+			t.Errorf("%s fails: it says that it has what its disk did not take", what)
+		}
+	}
+}
+
+// While the log is being cut, what goes is gone: it is not taken for damage.
+func TestReadWhileTheLogIsCut(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.first()
+	w.close(n)
+	var slow atomic.Bool
+	syncs, goOn := make(chan struct{}, 1), make(chan struct{})
+	cfg := w.config(1, errorfs.Wrap(n.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".log") && slow.CompareAndSwap(true, false) {
+			syncs <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})), n.log)
+	cfg.KeepBytes, cfg.CacheBytes = 1, 10_000
+	open, err := consensus.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = &node{Node: open, id: 1, fs: n.fs, log: n.log}
+	defer func() { _ = n.Close() }()
+	eventually(t, "leads", func() bool { return n.State().Leads })
+	for i := range 30 {
+		w.said(n, fmt.Sprintf("%1000d", i))
+	}
+	slow.Store(true)
+	cut := make(chan error, 1)
+	go func() {
+		cut <- n.SaveSnapshot(n.State().Applied, nil, func(f io.Writer) error { _, err := io.WriteString(f, "copy"); return err })
+	}()
+	<-syncs
+	es, err := n.Entries(5, n.State().Last+1, 1<<20)
+	close(goOn)
+	if !errors.Is(err, consensus.ErrCompacted) && len(es) == 0 {
+		t.Errorf("what is being cut: %v", err)
+	}
+	if err := <-cut; err != nil {
+		t.Fatal(err)
 	}
 }

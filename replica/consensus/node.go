@@ -474,6 +474,7 @@ func (n *Node) change(e *pb.Entry) error {
 	conf := make(chan *pb.ConfState, 1)
 	n.in.call(func() {
 		conf <- n.raft.ApplyConfChange(change)
+		n.reads.again(n.raft)
 		n.sayCommits() // who does not know the new members cannot elect one of them
 	})
 	select {

@@ -43,6 +43,15 @@ func (r *reads) ask(rn *raft.RawNode, more []read) {
 	rn.ReadIndex(id(r.last))
 }
 
+// again asks anew once the members have changed: who has not answered may be gone, and a node that is
+// alone now is answered by nobody.
+func (r *reads) again(rn *raft.RawNode) {
+	if len(r.asked) > 0 && rn.BasicStatus().RaftState == raft.StateLeader {
+		r.last++
+		rn.ReadIndex(id(r.last))
+	}
+}
+
 // take makes those who wait those who have asked. Who asks about an earlier term has the answer.
 func (r *reads) take(term uint64) {
 	for _, a := range r.waiting {

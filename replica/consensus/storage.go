@@ -131,6 +131,8 @@ func (d *disk) coversMembers(conf *pb.ConfState) bool {
 // putSnapshot makes a snapshot the newest one and gives up the log behind it, except for keep
 // bytes that nodes which are not far behind can still be sent.
 func (d *disk) putSnapshot(s *pb.Snapshot, keep int64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	index := s.GetMetadata().GetIndex()
 	d.mu.Lock()
 	if index <= d.snapshot.GetMetadata().GetIndex() {
@@ -152,13 +154,11 @@ func (d *disk) putSnapshot(s *pb.Snapshot, keep int64) error {
 	if err := b.DeleteRange(entryKey(0), entryKey(from-1), nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
-		return err
-	}
+	// Raft looks for no entry that is about to go: one that is missing would be damage.
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.snapshot, d.first, d.before = s, from, term
-	return nil
+	d.mu.Unlock()
+	return d.commit(b, pebble.Sync)
 }
 
 // keptFrom is the first entry that stays, at most keep bytes behind index; it needs mu.

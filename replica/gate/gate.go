@@ -88,12 +88,16 @@ func New(cfg Config) *Gate {
 	return g
 }
 
-// Open lets clients in. What is committed up to that offset may be read.
+// Open lets clients in. What is committed up to that offset may be read. Clients of a gate that was
+// open are cut off: the rounds that they wait for are void.
 func (g *Gate) Open(committed int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ctx.Err() != nil {
 		return
+	}
+	if g.open {
+		g.shut()
 	}
 	g.session++
 	g.open, g.rounds = true, rounds{committed: committed}

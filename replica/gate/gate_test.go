@@ -482,6 +482,27 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A gate that could not be drained in time goes on; one that is opened anew leaves nobody waiting for a
+// round that is void.
+func TestOpenedAnew(t *testing.T) {
+	w := newWorld(t, nil)
+	w.auto.Store(false)
+	c, before := w.dial(), w.seen.Load()
+	c.say("INCR n")
+	w.eventually("asked", func() bool { return w.gate.Stats().Rounds > 0 && w.seen.Load() > before })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := w.gate.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("drained: %v", err)
+	}
+	w.gate.Open(before)
+	w.gate.Committed(w.seen.Load())
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	if got := c.ended(); got != "" && got != ":1\r\n" {
+		t.Fatalf("heard %q", got)
+	}
+}
+
 func TestManyClients(t *testing.T) {
 	w := newWorld(t, nil)
 	n := 2000
