@@ -88,7 +88,6 @@ func TestBothBodiesNoticeErrors(t *testing.T) {
 		m("release", "if tonumber(d) > now then was = 1 end", "was = 1"),
 		m("release", "w == o or redis.call('HLEN', held) == 0", "w == o"),
 		m("release", "  grant(name)\nend\nreturn", "end\nreturn"),
-		m("release", "last = used + w, o, math.max(last, e)", "last = used + w, o, e"),
 		m("renew", "if tonumber(d) <= now", "if tonumber(d) < now"),
 		m("renew", "math.min(now + ARGV[2], tonumber(stop))", "now + ARGV[2]"),
 		m("look", "(%d+) ')) > now", "(%d+) ')) >= now"),
