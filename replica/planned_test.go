@@ -208,19 +208,17 @@ func TestLogTellsAFailover(t *testing.T) {
 	w.kill(old)
 	now := w.leader()
 	for name, from := range before {
-		lines := said[name].lines()[from:]
-		if len(lines) > 10 {
-			t.Errorf("%s says it in %d lines:\n%s", name, len(lines), strings.Join(lines, "\n"))
-		}
-		text := strings.Join(lines, "\n")
 		want := []string{"level=INFO msg=leader term=", "leader=" + w.nodes[now].name, "epoch begins"}
 		if name == w.nodes[now].name {
 			want = append(want, "this node leads", "offset=")
 		}
 		for _, word := range want {
-			if !strings.Contains(text, word) {
-				t.Errorf("%s does not say %q:\n%s", name, word, text)
-			}
+			w.eventually(fmt.Sprintf("%s says %q", name, word), func() bool {
+				return strings.Contains(strings.Join(said[name].lines()[from:], "\n"), word)
+			})
+		}
+		if lines := said[name].lines()[from:]; len(lines) > 10 {
+			t.Errorf("%s says it in %d lines:\n%s", name, len(lines), strings.Join(lines, "\n"))
 		}
 	}
 }
