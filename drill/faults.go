@@ -157,9 +157,7 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 	case FaultKillServer:
 		return r.fleet.kill(f.server)
 	case FaultFlushStore:
-		hit, err = flush(ctx, r.store.dial, permitsKey(r.saleID))
-		r.marks.flushed()
-		return hit, err
+		return flush(ctx, r.store.dial, permitsKey(r.saleID), r.marks)
 	case FaultKillStore:
 		return r.store.killed(ctx)
 	case FaultPauseStore:
@@ -177,17 +175,20 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 
 // flush empties a store; hit says whether key was there. After another fault that comes back with
 // the next request that needs it.
-func flush(ctx context.Context, dial func() (*respConn, error), key string) (hit bool, err error) {
+func flush(ctx context.Context, dial func() (*respConn, error), key string, m *marks) (hit bool, err error) {
 	var there any
 	for until := time.Now().Add(standLatest); there != int64(1) && time.Now().Before(until) && wait(ctx, time.Millisecond); {
 		if there, err = tellOnce(dial, "EXISTS", key); err != nil {
 			return false, err
 		}
 	}
-	answer, err := tellOnce(dial, "FLUSHALL")
-	if err == nil && answer != "OK" {
-		err = fmt.Errorf("FLUSHALL: %v", answer)
-	}
+	err = m.during(func() error {
+		answer, err := tellOnce(dial, "FLUSHALL")
+		if err == nil && answer != "OK" {
+			err = fmt.Errorf("FLUSHALL: %v", answer)
+		}
+		return err
+	})
 	return there == int64(1), err
 }
 

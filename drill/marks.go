@@ -14,7 +14,7 @@ import (
 type marks struct {
 	dial func() (*respConn, error)
 
-	mu       sync.Mutex
+	mu       sync.Mutex // held for a whole mark, from its question to its record
 	acked    []int
 	conn     *respConn
 	promised bool
@@ -36,21 +36,25 @@ func markKey(n int) string { return "drill:mark:" + strconv.Itoa(n) }
 func (m *marks) write(ctx context.Context) {
 	defer m.hangUp()
 	for n := 0; wait(ctx, markEvery); n++ {
-		if m.conn == nil {
-			var err error
-			if m.conn, err = m.dial(); err != nil {
-				continue
-			}
+		m.mark(n)
+	}
+}
+
+func (m *marks) mark(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn == nil {
+		var err error
+		if m.conn, err = m.dial(); err != nil {
+			return
 		}
-		answer, err := m.conn.do([]string{"SET", markKey(n), "1"})
-		switch {
-		case err != nil:
-			m.hangUp() // also a refusal: the engine may be one that does not lead
-		case answer == "OK":
-			m.mu.Lock()
-			m.acked = append(m.acked, n)
-			m.mu.Unlock()
-		}
+	}
+	answer, err := m.conn.do([]string{"SET", markKey(n), "1"})
+	switch {
+	case err != nil:
+		m.hangUp() // also a refusal: the engine may be one that does not lead
+	case answer == "OK":
+		m.acked = append(m.acked, n)
 	}
 }
 
@@ -61,11 +65,13 @@ func (m *marks) hangUp() {
 	}
 }
 
-// flushed forgets what was flushed on purpose.
-func (m *marks) flushed() {
+// during lets the store be emptied while no mark is on its way, and forgets those that were there.
+func (m *marks) during(empty func() error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	err := empty()
 	m.acked = nil
+	return err
 }
 
 // read looks which of them are there, when writing is over.
