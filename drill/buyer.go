@@ -130,6 +130,9 @@ func (b *buyer) release(ctx context.Context, h holdTold) {
 	b.wants--
 }
 
+// otherBody marks an answer to another request under the same key.
+const otherBody = "other body: "
+
 // reuse sends what another buyer wants under the hold's key. It must be refused; any other
 // answer is noted as one to the key, and fails the judgement.
 func (b *buyer) reuse(ctx context.Context, k *keyed) {
@@ -147,7 +150,7 @@ func (b *buyer) reuse(ctx context.Context, k *keyed) {
 			b.run.record.count(didReuse)
 			return
 		default:
-			r.problem = "other body: " + orPlain(r.problem)
+			r.problem = otherBody + orPlain(r.problem)
 			k.note(r)
 			return
 		}

@@ -148,7 +148,7 @@ func sameBytes(e *evidence) (wrong findings, looked string) {
 				repeats++
 			case a.success():
 				wrong.add("a repeat of buyer %s's %s got other bytes", k.Buyer, k.Kind)
-			case a.retry():
+			case a.retry() || e.forgotten(a):
 				young++
 			default:
 				wrong.add("a repeat of buyer %s's %s got %d %s, %s after the success", k.Buyer, k.Kind, a.Status, a.Problem, a.After)
@@ -166,4 +166,30 @@ func sameBytes(e *evidence) (wrong findings, looked string) {
 // come again, or its mark was older than the success.
 func (a keyAnswer) retry() bool {
 	return a.Status == http.StatusServiceUnavailable || a.Problem == "in-flight" || (a.Problem == "sold-out" && a.After < markAge)
+}
+
+// rememberWithin is how long after the store is back a repeat may still hear "sold out": until then
+// every process has told the store of the holds that it had forgotten.
+const rememberWithin = time.Second
+
+// forgotten says whether a repeat may have met a store that had forgotten its permit, and was not
+// told of it yet: the store was emptied, or lost what it had, and it is not long ago or it was away
+// since.
+func (e *evidence) forgotten(a keyAnswer) bool {
+	if a.Problem != "sold-out" && a.Problem != otherBody+"sold-out" {
+		return false
+	}
+	lost := false
+	for _, o := range e.Outages { // in the order of time
+		switch {
+		case o.Fault == FaultFlushStore, o.Fault == FaultKillStore && (e.Marks == nil || !e.Marks.Promised):
+			lost = true
+		case o.Fault != FaultKillStore && o.Fault != FaultPauseStore:
+			continue
+		}
+		if lost && a.Sent >= o.Down && a.Sent <= o.Up+rememberWithin.Microseconds() {
+			return true
+		}
+	}
+	return false
 }

@@ -108,6 +108,16 @@ var violations = []struct {
 	{"one-effect-per-key", "no answer was stored", func(_ *testing.T, e *evidence) { e.Answers = e.Answers[1:] }},
 	{"same-bytes", "a repeat with other bytes", func(t *testing.T, e *evidence) { keyOf(t, e, kindHold).Answers[2].Body += " " }},
 	{"same-bytes", "sold out, long after the success", func(t *testing.T, e *evidence) { keyOf(t, e, kindHold).Answers[1].After = time.Second }},
+	{"same-bytes", "sold out, long after the store had forgotten", func(t *testing.T, e *evidence) {
+		e.Outages = []outage{{Fault: FaultFlushStore, Down: 1_000_000, Up: 1_100_000}, {Fault: FaultStopDB, Down: 3_000_000, Up: 4_000_000}}
+		a := &keyOf(t, e, kindHold).Answers[1]
+		a.Problem, a.Status, a.After, a.Sent = "sold-out", 409, time.Second, 3_500_000
+	}},
+	{"same-bytes", "sold out, and the store had forgotten nothing", func(t *testing.T, e *evidence) {
+		e.Outages, e.Marks = []outage{{Fault: FaultKillStore, Down: 1_000_000, Up: 2_000_000}}, &marked{Promised: true}
+		a := &keyOf(t, e, kindHold).Answers[1]
+		a.Problem, a.Status, a.After, a.Sent = "sold-out", 409, time.Second, 1_500_000
+	}},
 	{"same-bytes", "never answered again", func(t *testing.T, e *evidence) { k := keyOf(t, e, kindPayment); k.Answers = k.Answers[:1] }},
 	{"same-bytes", "told to come again for ever", func(t *testing.T, e *evidence) {
 		k := keyOf(t, e, kindPayment)

@@ -36,6 +36,7 @@ type keyAnswer struct {
 	Problem string `json:",omitempty"`
 	Body    string
 	After   time.Duration
+	Sent    int64 // µs
 }
 
 // success says whether the answer gave what was asked for.
@@ -47,7 +48,7 @@ func (a keyAnswer) success() bool {
 func (k *keyed) note(r reply) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	a := keyAnswer{Status: r.status, Problem: r.problem, Body: string(r.body), After: -1}
+	a := keyAnswer{Status: r.status, Problem: r.problem, Body: string(r.body), After: -1, Sent: r.sent.UnixMicro()}
 	if !k.firstAt.IsZero() {
 		a.After = r.sent.Sub(k.firstAt)
 	}

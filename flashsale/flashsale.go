@@ -93,8 +93,10 @@ type Options struct {
 
 const (
 	expireEvery    = 200 * time.Millisecond
+	lateEvery      = 100 * time.Millisecond
 	reconcileEvery = time.Second
 	fullEvery      = 30 * time.Second
+	logEvery       = 10 * time.Second
 	// commitTime is how long a COMMIT may take that was sent before its deadline; see sqldb.
 	commitTime = 2 * time.Second
 	// inTime is how long an attempt takes when there are more than can be borne: whoever would
@@ -143,6 +145,7 @@ type Sales struct {
 	stats counters
 	holds *sqldb.Group[attempt, Held]
 	gate  *gate.Gate
+	late  latePermits
 
 	known sync.Map // id → *terms: what never changes about a sale
 
@@ -179,6 +182,7 @@ func (s *Sales) Start(ctx context.Context) error {
 		return err
 	}
 	s.background(func() { s.every(expireEvery, s.expire) })
+	s.background(func() { s.every(lateEvery, s.prolongLate) })
 	s.background(func() { s.every(reconcileEvery, r.recent) })
 	s.background(func() { s.every(fullEvery, r.live) })
 	s.background(func() { s.every(watchEvery, s.watch) })
@@ -207,18 +211,32 @@ func (s *Sales) background(fn func()) bool {
 	return !s.closed
 }
 
-// every calls fn until Close. Errors are logged: the next call tries again.
+// every calls fn until Close. The next call tries again what failed. Errors are logged: the first
+// one, what fails still from time to time, and that it works again.
 func (s *Sales) every(d time.Duration, fn func(context.Context) error) {
 	t := time.NewTicker(d)
 	defer t.Stop()
+	var failed, logged time.Time
 	for {
 		select {
 		case <-t.C:
-			if err := fn(s.work); err != nil && s.work.Err() == nil {
-				s.opts.Logger.Warn("flashsale: background work", "error", err)
-			}
 		case <-s.work.Done():
 			return
+		}
+		err := fn(s.work)
+		now := time.Now()
+		switch {
+		case s.work.Err() != nil:
+			return
+		case err == nil && !failed.IsZero():
+			s.opts.Logger.Info("flashsale: background work goes on", "failed_for", now.Sub(failed).Round(time.Millisecond))
+			failed, logged = time.Time{}, time.Time{}
+		case err != nil && now.Sub(logged) >= logEvery:
+			s.opts.Logger.Warn("flashsale: background work", "error", err)
+			logged = now
+		}
+		if err != nil && failed.IsZero() {
+			failed = now
 		}
 	}
 }

@@ -164,24 +164,25 @@ type giveBackOut struct{ Ended int64 }
 var giveBack = store.Decide("flashsale.giveback", store.Lua(giveBackLua), func(tx *store.Tx, in giveBackIn) giveBackOut {
 	now := tx.Now()
 	var out giveBackOut
+	spent := 0
+	_, built := tx.HGet(in.Gate, "state")
 	for _, id := range in.IDs {
 		had, ok := tx.ZScore(in.Permits, id)
-		if !ok || (in.Only != 0 && had != in.Only) {
-			continue
+		ends := ok && (in.Only == 0 || had == in.Only)
+		if ends {
+			tx.ZRem(in.Permits, id)
+			out.Ended++
 		}
-		tx.ZRem(in.Permits, id)
-		out.Ended++
-		if in.Answer {
+		if _, known := tx.ZScore(in.Spent, id); in.Answer && built && !known && (ends || !ok) {
 			tx.ZAdd(in.Spent, now+in.KeyLife, id)
+			spent++
 		}
 	}
-	if out.Ended > 0 {
-		if in.Answer {
-			tx.Expire(in.Spent, store.Until(now+2*in.KeyLife))
-		}
-		if _, ok := tx.HGet(in.Gate, "state"); ok {
-			tx.HIncr(in.Gate, "version", out.Ended)
-		}
+	if spent > 0 {
+		tx.Expire(in.Spent, store.Until(now+2*in.KeyLife))
+	}
+	if out.Ended > 0 && built {
+		tx.HIncr(in.Gate, "version", out.Ended)
 	}
 	return out
 })

@@ -148,10 +148,13 @@ func (s *Sales) attempt(ctx context.Context, t *terms, a attempt) (Held, error) 
 	}
 	switch {
 	case err == nil && !held.Replayed:
-		// SQL has it. If the permit cannot be prolonged now, the reconciler does it in time.
-		err := s.extendPermit(context.WithoutCancel(ctx), t.ID, a.permit, time.Duration(t.HoldSeconds)*time.Second+permitMargin)
-		if err != nil {
+		// SQL has it. If the permit cannot be prolonged now, it will be as soon as the store is
+		// back; and if this process dies, the reconciler does it in time.
+		life := time.Duration(t.HoldSeconds)*time.Second + permitMargin
+		until := time.Now().Add(life)
+		if err := s.extendPermit(context.WithoutCancel(ctx), t.ID, a.permit, life); err != nil {
 			s.opts.Logger.Warn("flashsale: permit not prolonged yet", "hold", held.Hold.ID, "error", err)
+			s.late.add(latePermit{t.ID, a.permit, until})
 		}
 	case refusal(err):
 		s.giveBackRefused(context.WithoutCancel(ctx), t.ID, a.permit, deadline)
@@ -202,7 +205,7 @@ func findHold(ctx context.Context, tx *sqldb.Tx, id, lock string) (holdRow, erro
 func (s *Sales) Release(ctx context.Context, sale, hold string) error {
 	var h holdRow
 	released := false
-	err := s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) (err error) {
+	err := s.db.Write(sqldb.Ending(ctx), func(ctx context.Context, tx *sqldb.Tx) (err error) {
 		if h, err = findHold(ctx, tx, hold, tx.ForUpdate()); err != nil {
 			return err
 		}

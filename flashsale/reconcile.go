@@ -29,6 +29,7 @@ func (s *Sales) expire(ctx context.Context) error {
 	if mutant.ReturnOff {
 		return nil
 	}
+	ctx = sqldb.Ending(ctx)
 	var sales []string
 	err := s.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		sales = nil

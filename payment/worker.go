@@ -90,7 +90,7 @@ func New(db *sqldb.DB, provider Provider, goods Goods, opts Options) (*Payments,
 	}
 	p.accepting = sqldb.NewGroup(db, p.accept)
 	p.moving = sqldb.NewGroup(db, p.moveAll)
-	p.work, p.abort = context.WithCancel(context.Background())
+	p.work, p.abort = context.WithCancel(sqldb.Ending(context.Background()))
 	return p, nil
 }
 

@@ -53,7 +53,11 @@ func (db *DB) Migrate(ctx context.Context, sets ...Migrations) error {
 	}
 	defer db.running.Done()
 	if db.dialect == SQLite {
-		return db.apply(ctx, db.writer, sets)
+		if err := db.writer.turns.take(ctx); err != nil {
+			return fail(ErrBusy, fmt.Errorf("waiting for the writer: %w", err))
+		}
+		defer db.writer.turns.give()
+		return db.apply(ctx, db.writer.DB, sets)
 	}
 	pool := db.migrator()
 	defer pool.Close()

@@ -45,9 +45,7 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		"lock_timeout":                        millis(10 * lockTimeout),
 		"idle_in_transaction_session_timeout": "0",
 	})
-	pool := stdlib.OpenDB(*cfg)
-	pool.SetMaxOpenConns(opts.MaxConns)
-	pool.SetMaxIdleConns(opts.MaxConns)
+	pool := newPool(stdlib.OpenDB(*cfg), opts.MaxConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(30 * time.Minute) // finds its way back after a failover
 	return &DB{

@@ -74,11 +74,11 @@ func (db *DB) copyTo(ctx context.Context, file string, at func(ctx context.Conte
 func (db *DB) standStill(ctx context.Context, fn func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.opts.Timeout)
 	defer cancel()
-	turn, err := db.writer.Conn(ctx)
-	if err != nil {
+	if err := db.writer.turns.take(ctx); err != nil {
 		return fail(ErrBusy, fmt.Errorf("waiting for the writer: %w", err))
 	}
-	return errors.Join(fn(ctx), turn.Close())
+	defer db.writer.turns.give()
+	return fn(ctx)
 }
 
 // copyPages copies what the connection's transaction sees.

@@ -87,8 +87,8 @@ func (o Options) withDefaults(d Dialect) (Options, error) {
 type DB struct {
 	dialect   Dialect
 	opts      Options
-	writer    *sql.DB        // SQLite: of one connection
-	reader    *sql.DB        // PostgreSQL: the same as writer
+	writer    *pool          // SQLite: of one connection
+	reader    *pool          // PostgreSQL: the same as writer
 	migrator  func() *sql.DB // PostgreSQL: a pool without the limits of a request
 	snapshots func() *sql.DB // SQLite: one connection more, for a snapshot
 	release   func() error   // gives back what other processes wait for

@@ -39,19 +39,14 @@ func openSQLite(path string, opts Options) (*DB, error) {
 		func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
 			return time.Now().UnixMicro(), nil
 		})
-	db := &DB{
+	return &DB{
 		dialect:   SQLite,
 		opts:      opts,
-		writer:    sql.OpenDB(&connector{d, sqliteDSN(path, "_txlock=immediate")}),
-		reader:    sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}),
+		writer:    newPool(sql.OpenDB(&connector{d, sqliteDSN(path, "_txlock=immediate")}), 1),
+		reader:    newPool(sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}), opts.MaxConns),
 		snapshots: func() *sql.DB { return sql.OpenDB(&connector{d, sqliteDSN(path, "_query_only=1")}) },
 		release:   lock.Unlock,
-	}
-	db.writer.SetMaxOpenConns(1)
-	db.writer.SetMaxIdleConns(1)
-	db.reader.SetMaxOpenConns(opts.MaxConns)
-	db.reader.SetMaxIdleConns(opts.MaxConns)
-	return db, nil
+	}, nil
 }
 
 // sqliteName is the file that the rest of a URL names, absolute.

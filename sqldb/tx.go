@@ -45,11 +45,11 @@ func (db *DB) snapshot() sql.IsolationLevel {
 	return sql.LevelDefault // in WAL mode a reader always has one
 }
 
-func (db *DB) run(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn func(context.Context, *Tx) error) error {
+func (db *DB) run(ctx context.Context, from *pool, opts *sql.TxOptions, fn func(context.Context, *Tx) error) error {
 	if ctx.Value(inside{db}) != nil {
 		return fmt.Errorf("%w: a transaction inside a transaction", ErrConfig)
 	}
-	after, err := db.retry(ctx, pool, opts, fn)
+	after, err := db.retry(ctx, from, opts, fn)
 	if errors.Is(err, ErrOutcomeUnknown) {
 		db.opts.Logger.WarnContext(ctx, "sqldb: the outcome of a commit is unknown", "error", err)
 	}
@@ -59,7 +59,7 @@ func (db *DB) run(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn fun
 	return err
 }
 
-func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn func(context.Context, *Tx) error) ([]func(), error) {
+func (db *DB) retry(ctx context.Context, from *pool, opts *sql.TxOptions, fn func(context.Context, *Tx) error) ([]func(), error) {
 	if err := db.enter(); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn f
 	defer cancel()
 	var met error // the last conflict
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		after, err := db.attempt(ctx, pool, opts, fn)
+		after, err := db.attempt(ctx, from, opts, fn)
 		if met != nil && err != nil && ctx.Err() != nil && !errors.Is(err, ErrOutcomeUnknown) {
 			return nil, met // the time was spent on conflicts, wherever it ended
 		}
@@ -86,8 +86,12 @@ func (db *DB) retry(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn f
 }
 
 // attempt runs fn once and returns what is to run after the commit.
-func (db *DB) attempt(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn func(context.Context, *Tx) error) ([]func(), error) {
-	t, err := db.begin(ctx, pool, opts)
+func (db *DB) attempt(ctx context.Context, from *pool, opts *sql.TxOptions, fn func(context.Context, *Tx) error) ([]func(), error) {
+	if err := from.turns.take(ctx); err != nil {
+		return nil, fail(ErrBusy, fmt.Errorf("waiting for a connection: %w", err))
+	}
+	defer from.turns.give()
+	t, err := db.begin(ctx, from, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +118,10 @@ func (db *DB) attempt(ctx context.Context, pool *sql.DB, opts *sql.TxOptions, fn
 
 // begin takes a connection and begins a transaction on it. Pooled connections that died
 // while nobody used them are replaced; a dial that fails is not tried again.
-func (db *DB) begin(ctx context.Context, pool *sql.DB, opts *sql.TxOptions) (*Tx, error) {
+func (db *DB) begin(ctx context.Context, from *pool, opts *sql.TxOptions) (*Tx, error) {
 	for range db.opts.MaxConns + 1 {
-		conn, err := pool.Conn(ctx)
+		conn, err := from.Conn(ctx)
 		if err != nil {
-			if err == ctx.Err() { // bare: it came from the pool and not from a dial
-				return nil, fail(ErrBusy, fmt.Errorf("waiting for a connection: %w", err))
-			}
 			return nil, db.beginFailure(err)
 		}
 		t := &Tx{db: db, conn: conn}
