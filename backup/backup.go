@@ -67,6 +67,10 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
+// Unfinished is in the names of directories in which a backup is being made, or was when its process
+// ended. They lie beside what they would have become.
+const Unfinished = ".partial-"
+
 // Make makes the directory dir, which must not exist, a backup of st, which must be file:, and
 // db, which must be SQLite. Program is the version that the manifest names. Errors: ErrExists,
 // and those of store.Checkpoint and sqldb.DB.Snapshot.
@@ -80,7 +84,7 @@ func Make(ctx context.Context, st *store.Store, db *sqldb.DB, dir, program strin
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return m, fmt.Errorf("backup: %w", err)
 	}
-	partial, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".partial-")
+	partial, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+Unfinished)
 	if err != nil {
 		return m, fmt.Errorf("backup: %w", err)
 	}

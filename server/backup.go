@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -42,6 +43,9 @@ func (s *Server) backups(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.copying.Store(false)
 	began := time.Now()
+	if err := removeUnfinished(s.BackupDir, began.Add(-backupTime)); err != nil {
+		s.Logger.WarnContext(r.Context(), "backup: what an earlier one left", "error", err)
+	}
 	// The limits of a connection are for requests that are short.
 	conn := http.NewResponseController(w)
 	err := errors.Join(conn.SetReadDeadline(began.Add(backupTime)), conn.SetWriteDeadline(began.Add(backupTime)))
@@ -60,6 +64,20 @@ func (s *Server) backups(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(made) // the client may be gone
+}
+
+// removeUnfinished removes what backups left whose server was killed, if it is older than the time
+// that a backup may take: another server may be at it.
+func removeUnfinished(dir string, before time.Time) error {
+	left, err := filepath.Glob(filepath.Join(dir, "*"+backup.Unfinished+"*"))
+	for _, path := range left {
+		info, e := os.Stat(path)
+		if e == nil && info.ModTime().Before(before) {
+			e = os.RemoveAll(path)
+		}
+		err = errors.Join(err, e)
+	}
+	return err
 }
 
 func (s *Server) backupProblem(r *http.Request, err error) *huma.ErrorModel {

@@ -2,11 +2,13 @@ package server_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-dev/holdfast/backup"
 	"github.com/holdfast-dev/holdfast/server"
@@ -41,6 +43,12 @@ func (r *rig) backup(key string) (status int, made server.BackupMade, kind strin
 func TestBackup(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "backups")
 	r := rigOn(t, "file:"+filepath.Join(t.TempDir(), "store"), sqldbtest.SQLite(t), func(c *server.Config) { c.BackupDir = dir })
+	killed, running := filepath.Join(dir, "a"+backup.Unfinished+"1"), filepath.Join(dir, "b"+backup.Unfinished+"2")
+	for path, age := range map[string]time.Duration{killed: 2 * time.Hour, running: time.Minute} {
+		if err := errors.Join(os.MkdirAll(path, 0o700), os.Chtimes(path, time.Time{}, time.Now().Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for n := range 2 {
 		status, made, kind := r.backup("")
 		if status != http.StatusCreated {
@@ -50,9 +58,15 @@ func TestBackup(t *testing.T) {
 		if err != nil || m.Bytes != made.Bytes || filepath.Dir(made.Dir) != dir || m.Program != "test" {
 			t.Errorf("%+v, %+v, %v", made, m, err)
 		}
-		if all, err := os.ReadDir(dir); err != nil || len(all) != n+1 {
+		if all, err := os.ReadDir(dir); err != nil || len(all) != n+2 { // with the one that may be running
 			t.Errorf("%v %v", all, err)
 		}
+	}
+	if _, err := os.Stat(killed); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a killed server left: %v", err)
+	}
+	if _, err := os.Stat(running); err != nil {
+		t.Errorf("what another server may be at: %v", err)
 	}
 }
 

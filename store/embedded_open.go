@@ -83,7 +83,12 @@ func openEmbedded(dir string, files vfs.FS, durable bool, opts Options) (*embedd
 		guard: make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	var err error
+	// Pebble would let everybody on the machine list it.
+	err := files.MkdirAll(dir, 0o700)
+	if err != nil {
+		e.cancel()
+		return nil, openError(dir, err)
+	}
 	if e.db, err = pebble.Open(dir, e.pebbleOptions(newDisk(files, e.ended))); err != nil {
 		e.cancel()
 		return nil, openError(dir, errors.Join(err, e.ended.cause()))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-dev/holdfast/payment/paysim"
 	"github.com/holdfast-dev/holdfast/server"
 	"github.com/holdfast-dev/holdfast/sqldb"
@@ -136,11 +138,19 @@ func place(path string, wantDir bool) error {
 		case err == nil && dir == path && !wantDir && info.IsDir():
 			return fmt.Errorf("%s is a directory", dir)
 		case err == nil && (info.IsDir() || dir == path && !wantDir):
-			return nil
+			return writable(dir)
 		case err == nil:
 			return fmt.Errorf("%s is no directory", dir)
 		case !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir):
 			return err
 		}
 	}
+}
+
+// writable says whether this process may write there, without writing.
+func writable(path string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("%s: not writable: %w", path, err)
+	}
+	return nil
 }

@@ -31,7 +31,7 @@ type cli struct {
 	Backup   backupCmd   `cmd:"" help:"Have a running server make a backup."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in a place where nothing is yet."`
 	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
-	Drill    drillCmd    `cmd:"" help:"Storm a sale, kill servers, and check from outside what is left."`
+	Drill    drillCmd    `cmd:"" help:"Storms with faults, judged from outside: a sale, restarts, backups, failovers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
@@ -56,6 +56,9 @@ func run(args []string, out, errs io.Writer) error {
 		kong.Description("Sales that cannot oversell, over HTTP. Start with `holdfast up`."))
 	if err != nil {
 		return err
+	}
+	if len(args) == 0 || len(args) == 1 && args[0] == "help" {
+		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

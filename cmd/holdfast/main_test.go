@@ -336,3 +336,14 @@ func FuzzConfig(f *testing.F) {
 		_ = fmt.Sprint(c)
 	})
 }
+
+// Who asks nothing, or for help, is told what there is.
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{nil, {"help"}, {"--help"}} {
+		p := start(t, args...)
+		if status := p.end(); status != 0 || !strings.Contains(p.out.String(), "Usage: holdfast <command>") ||
+			!strings.Contains(p.out.String(), "drill failover") {
+			t.Errorf("%q: %d\n%s%s", args, status, p.out.String(), p.err.String())
+		}
+	}
+}
