@@ -194,7 +194,7 @@ type span struct{ from, to int64 }
 func (e *evidence) noService() []span {
 	gaps := e.allDown()
 	for _, o := range e.Outages {
-		if o.Fault == FaultStopDB || o.Fault == FaultSlowDisk {
+		if o.Fault == FaultStopDB || o.Fault == FaultCrowdDB || o.Fault == FaultSlowDisk {
 			gaps = append(gaps, span{o.Down, o.Up})
 		}
 	}

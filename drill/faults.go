@@ -18,12 +18,13 @@ const (
 	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, with its file (class B), or the one of three nodes that leads, unheard for its last 100 ms
 	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come; of nodes, the one that leads
 	FaultStopDB     = "stop-db"     // SIGQUIT to PostgreSQL, an immediate shutdown; started again after 3 s
+	FaultCrowdDB    = "crowd-db"    // every connection to PostgreSQL is ended, and all of them are taken for 3 s
 	FaultFullDisk   = "full-disk"   // no room below file: and SQLite for 3 s; Linux only
 	FaultSlowDisk   = "slow-disk"   // each sync of file: and SQLite takes 2.5 s, for 6 s; Linux only
 )
 
 // Faults are all of them, in the order of the documentation.
-var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultFullDisk, FaultSlowDisk}
+var Faults = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultCrowdDB, FaultFullDisk, FaultSlowDisk}
 
 // down is how long an engine stays away.
 const down = 3 * time.Second
@@ -57,7 +58,7 @@ func (p *plan) addFaults() error {
 			if p.own.store == "" {
 				return fmt.Errorf("drill: the fault %s needs --store redis-server, valkey-server or nodes: only engines that the drill starts itself are harmed", name)
 			}
-		case FaultStopDB:
+		case FaultStopDB, FaultCrowdDB:
 			if !p.own.db {
 				return fmt.Errorf("drill: the fault %s needs --db postgres: only engines that the drill starts itself are harmed", name)
 			}
@@ -166,6 +167,8 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 		return fillDisk(ctx, r.place.disk())
 	case FaultSlowDisk:
 		return r.disk.slow(ctx, slowSync, 2*down), nil
+	case FaultCrowdDB:
+		return crowd(ctx, r.db.url)
 	default: // FaultStopDB
 		hit = r.db.quit(syscall.SIGQUIT)
 		wait(ctx, down)

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/sqldb"
 )
 
 type event struct {
@@ -135,5 +138,31 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 		if e := next("stock"); e.kind != "end" {
 			t.Errorf("after Close: %+v", e)
 		}
+	}
+}
+
+// Transactions that overlap can publish a later version before an earlier one. A stream ends up with
+// the latest, and stays there.
+func TestEventsOutOfOrder(t *testing.T) {
+	r := newRig(t)
+	r.sale("drop", 9)
+	next, stop := r.watch("drop", "")
+	defer stop()
+	next("stock")
+	if err := r.db.Write(t.Context(), func(ctx context.Context, tx *sqldb.Tx) error {
+		var all []sqldb.Event
+		for _, version := range []int64{5, 7, 6} {
+			payload, err := json.Marshal(flashsale.StockEvent{Stock: 9, Held: version, Version: version})
+			if err != nil {
+				return err
+			}
+			all = append(all, sqldb.Event{Topic: flashsale.Topic("drop"), Kind: "held", Payload: payload})
+		}
+		return tx.PublishAll(ctx, all...)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if e := next("stock"); e.data.Version != 7 || e.data.Held != 7 {
+		t.Errorf("%+v", e)
 	}
 }

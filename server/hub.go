@@ -129,6 +129,21 @@ func (h *hub) follow(ctx context.Context, t *topic) {
 	}
 }
 
+// latest is the state with the highest version. It need not come last: of transactions that
+// overlapped, the one that committed last may have begun first.
+func latest(events []sqldb.Event) (latest stock, err error) {
+	for i, e := range events {
+		var s stock
+		if err := json.Unmarshal(e.Payload, &s); err != nil {
+			return stock{}, err
+		}
+		if i == 0 || s.Version > latest.Version {
+			latest = s
+		}
+	}
+	return latest, nil
+}
+
 // step reads what is new. Many changes become one event: the last.
 func (h *hub) step(ctx context.Context, t *topic, cursor *sqldb.Cursor) error {
 	if _, _, known, _ := t.last(); !known {
@@ -149,13 +164,12 @@ func (h *hub) step(ctx context.Context, t *topic, cursor *sqldb.Cursor) error {
 		if err != nil || len(events) == 0 {
 			return err
 		}
-		last := events[len(events)-1]
-		*cursor = last.Cursor
-		var s stock
-		if err := json.Unmarshal(last.Payload, &s); err != nil {
+		*cursor = events[len(events)-1].Cursor
+		latest, err := latest(events)
+		if err != nil {
 			return err
 		}
-		t.set(s, last.Cursor)
+		t.set(latest, *cursor)
 		if len(events) < followPage {
 			return nil
 		}

@@ -25,7 +25,7 @@ type drillSaleCmd struct {
 	Buyers  int      `help:"How many buyers." default:"400"`
 	Stock   int      `help:"How many units." default:"100"`
 	Servers int      `help:"How many servers; more than one needs --store and --db." default:"1"`
-	Fault   []string `help:"Faults, with commas: kill-server (every server once); flush-store, kill-store, pause-store, with --store redis-server, valkey-server or nodes (of which the one that leads is killed or paused); stop-db, with --db postgres; full-disk, on the bare drill; slow-disk, with file: or SQLite; or none." default:"kill-server"`
+	Fault   []string `help:"Faults, with commas: kill-server (every server once); flush-store, kill-store, pause-store, with --store redis-server, valkey-server or nodes (of which the one that leads is killed or paused); stop-db and crowd-db (which takes all its connections), with --db postgres; full-disk, on the bare drill; slow-disk, with file: or SQLite; or none." default:"kill-server"`
 	Rounds  int      `help:"Run it so often, with other seeds." default:"1"`
 	Seed    uint64   `help:"Deals the same cards as the run that printed it; 0: a new one."`
 	JSON    bool     `name:"json" help:"The last line is the report as JSON."`
