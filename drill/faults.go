@@ -18,7 +18,7 @@ const (
 	FaultKillStore  = "kill-store"  // SIGKILL, and started again at once: empty, with its file (class B), or the one of three nodes that leads, unheard for its last 100 ms
 	FaultPauseStore = "pause-store" // SIGSTOP for 3 s: connections stay, answers do not come; of nodes, the one that leads
 	FaultStopDB     = "stop-db"     // SIGQUIT to PostgreSQL, an immediate shutdown; started again after 3 s
-	FaultCrowdDB    = "crowd-db"    // every connection to PostgreSQL is ended, and all of them are taken for 3 s
+	FaultCrowdDB    = "crowd-db"    // every connection to PostgreSQL is ended, and all that can be had are taken, for 3 s
 	FaultFullDisk   = "full-disk"   // no room below file: and SQLite for 3 s; Linux only
 	FaultSlowDisk   = "slow-disk"   // each sync of file: and SQLite takes 2.5 s, for 6 s; Linux only
 )
@@ -168,7 +168,7 @@ func (r *run) inflict(ctx context.Context, f fault) (hit bool, err error) {
 	case FaultSlowDisk:
 		return r.disk.slow(ctx, slowSync, 2*down), nil
 	case FaultCrowdDB:
-		return crowd(ctx, r.db.url)
+		return crowd(ctx, r.db)
 	default: // FaultStopDB
 		hit = r.db.quit(syscall.SIGQUIT)
 		wait(ctx, down)

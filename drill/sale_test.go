@@ -112,7 +112,7 @@ func TestSaleUnderEveryFault(t *testing.T) {
 }
 
 // ofServers are the faults of engines that are processes.
-var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
+var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultCrowdDB}
 
 // With no room on its disk the sale stands still and says so; with room it goes on by itself. Twice,
 // with two seeds.
@@ -252,6 +252,7 @@ func TestPlan(t *testing.T) {
 		{"kill of the user's Redis", SaleOptions{Store: "unix:/s", Faults: []string{FaultKillStore}}, "only engines that the drill starts itself"},
 		{"stop of SQLite", SaleOptions{Store: "redis-server", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
 		{"stop of a named SQLite", SaleOptions{DB: "sqlite:/x", Faults: []string{FaultStopDB}}, "stop-db needs --db postgres"},
+		{"crowd of the user's PostgreSQL", SaleOptions{DB: "postgres://h/d", Faults: []string{FaultCrowdDB}}, "crowd-db needs --db postgres"},
 		{"stop of the user's PostgreSQL", SaleOptions{DB: "postgres://h/d", Faults: []string{FaultStopDB}}, "only engines that the drill starts itself"},
 		{"nodes of the drill's own", SaleOptions{Servers: 2, Store: "nodes", DB: "postgres", Faults: ofServers}, ""},
 		{"flush of the user's nodes", SaleOptions{Store: "holdfast://a,b", Faults: []string{FaultFlushStore}}, "only engines that the drill starts itself"},
