@@ -221,6 +221,7 @@ var behaviours = []conformance{
 			t.Errorf("it was written: %q", got)
 		}
 	}},
+	{"keys-list", "a decision may have as many keys as its caller likes, one at least, all of one slot", keysList},
 	{"atomic", "decisions on one key happen one after the other", atomically},
 	{"notify", "what is published after Subscribe has returned is heard, in order, and nothing else", notify},
 	{"notify-nobody", "publishing to nobody is no error", func(t *testing.T, s *store.Store, key string) {
@@ -319,6 +320,49 @@ func fieldsTravel(t *testing.T, s *store.Store, key string) {
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%.80v became %.80v, %v", want, got, err)
 		}
+	}
+}
+
+type keysIn struct {
+	First string   `store:"key"`
+	More  []string `store:"key"`
+	By    int64
+	Rest  []string
+}
+
+type keysOut struct {
+	Sums []string
+	Rest []string
+}
+
+const keysLua = `
+local sums, rest = {}, {}
+for i, key in ipairs(KEYS) do sums[i] = redis.call('INCRBY', key, ARGV[1]) end
+for i = 2, #ARGV do rest[#rest + 1] = ARGV[i] end
+return {sums, rest}`
+
+var keys = store.Decide("test.keys", store.Lua(keysLua), func(tx *store.Tx, in keysIn) keysOut {
+	out := keysOut{Rest: in.Rest}
+	for _, key := range append([]string{in.First}, in.More...) {
+		out.Sums = append(out.Sums, strconv.FormatInt(tx.Incr(key, in.By), 10))
+	}
+	return out
+})
+
+func keysList(t *testing.T, s *store.Store, key string) {
+	for _, in := range []keysIn{
+		{key, []string{key + "1", key + "2"}, 5, []string{"a", "b"}}, {key, nil, 1, nil}, {key, []string{key + "2", key + "3"}, 2, []string{"c"}},
+	} {
+		if _, err := keys.Do(t.Context(), s, in); err != nil {
+			t.Error(err)
+		}
+	}
+	out, err := keys.Do(t.Context(), s, keysIn{key, []string{key + "1", key + "2", key + "3"}, 0, []string{"d"}})
+	if got, want := fmt.Sprint(out, err), "{[8 5 7 2] [d]} <nil>"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	if _, err := keys.Do(t.Context(), s, keysIn{key, []string{"{elsewhere}"}, 1, nil}); !errors.Is(err, store.ErrSlot) {
+		t.Errorf("a list of two slots: %v", err)
 	}
 }
 

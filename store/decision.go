@@ -99,8 +99,8 @@ func (f *flight[In, Out]) land() {
 
 // Decide declares a decision. Names are for errors and metrics: "package.verb".
 //
-// In is a struct: a string field tagged `store:"key"` is a key, every other field an argument:
-// string (tagged `store:"channel"` where it names a channel), int64, bool (1 or 0), and as the
+// In is a struct: a string field tagged `store:"key"` is a key, a []string field so tagged as many
+// keys as it has elements (together at least one), every other field an argument: string (tagged `store:"channel"` where it names a channel), int64, bool (1 or 0), and as the
 // last field, if there is one, []string (its elements). Out is a struct of int64, string, bool
 // and []string. All keys of one call share a slot.
 //
@@ -175,12 +175,13 @@ const (
 	kindInt
 	kindBool
 	kindStrings
+	kindKeys
 )
 
 // shape is how a struct travels: the kind of each field in order.
 type shape struct {
 	kinds    []kind
-	nkeys    int
+	nkeys    int   // fields that are keys
 	channels []int // positions in ARGV
 }
 
@@ -196,7 +197,7 @@ func shapeOf(t reflect.Type, in bool) (shape, error) {
 			return s, err
 		}
 		switch {
-		case k == kindKey:
+		case k == kindKey || k == kindKeys:
 			s.nkeys++
 		case k == kindStrings && in && i != t.NumField()-1:
 			return s, fmt.Errorf("%s.%s: []string must be the last field", t, f.Name)
@@ -216,10 +217,13 @@ func kindOf(f reflect.StructField, in bool) (kind, error) {
 	if !f.IsExported() {
 		return 0, fmt.Errorf("field %s is not exported", f.Name)
 	}
-	if tag != "" && (!in || (tag != "key" && tag != "channel") || f.Type.Kind() != reflect.String) {
+	several := f.Type == reflect.TypeFor[[]string]()
+	if tag != "" && (!in || (tag != "key" && tag != "channel") || f.Type.Kind() != reflect.String && (tag != "key" || !several)) {
 		return 0, fmt.Errorf("field %s: tag %q does not fit", f.Name, tag)
 	}
 	switch {
+	case tag == "key" && several:
+		return kindKeys, nil
 	case tag == "key":
 		return kindKey, nil
 	case f.Type.Kind() == reflect.String:
@@ -228,7 +232,7 @@ func kindOf(f reflect.StructField, in bool) (kind, error) {
 		return kindInt, nil
 	case f.Type.Kind() == reflect.Bool:
 		return kindBool, nil
-	case f.Type == reflect.TypeFor[[]string]():
+	case several:
 		return kindStrings, nil
 	}
 	return 0, fmt.Errorf("field %s: type %s cannot travel", f.Name, f.Type)
@@ -248,8 +252,11 @@ func (s *shape) check(v reflect.Value) error {
 
 func (s *shape) keys(keys []string, v reflect.Value) []string {
 	for i, k := range s.kinds {
-		if k == kindKey {
+		switch k {
+		case kindKey:
 			keys = append(keys, v.Field(i).String())
+		case kindKeys:
+			keys = append(keys, v.Field(i).Interface().([]string)...)
 		}
 	}
 	return keys

@@ -41,6 +41,7 @@ var may = map[string][]string{
 	// floor 2
 	"lock":           {"store"},
 	"lock/guard":     {"store", "sqldb", "internal/mutant"},
+	"ratelimit":      {"store", "internal/mutant"},
 	"ledger":         {"sqldb"},
 	"payment":        {"ledger", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 	"payment/paysim": {"payment", "ledger"},

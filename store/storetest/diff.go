@@ -59,8 +59,13 @@ func Do[In, Out any](d *store.Decision[In, Out], in In) Step {
 func slotOf(in any) uint16 {
 	v := reflect.ValueOf(in)
 	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("store") == "key" {
+		if v.Type().Field(i).Tag.Get("store") != "key" {
+			continue
+		}
+		if keys, ok := v.Field(i).Interface().([]string); !ok {
 			return store.Slot(v.Field(i).String())
+		} else if len(keys) > 0 {
+			return store.Slot(keys[0])
 		}
 	}
 	return 0 // there is always one, or Decide would have panicked
