@@ -32,6 +32,10 @@ func Active() []string {
 		{Early, "mutant_early"},
 		{NoFullSync, "mutant_nofullsync"},
 		{StayWithFirst, "mutant_stay"},
+		{RefusedTakes, "mutant_refusedtakes"},
+		{TakesPart, "mutant_takespart"},
+		{LeaseKept, "mutant_leasekept"},
+		{FullShare, "mutant_fullshare"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

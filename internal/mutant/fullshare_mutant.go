@@ -1,0 +1,5 @@
+//go:build mutant_fullshare
+
+package mutant
+
+const FullShare = true

@@ -1,0 +1,5 @@
+//go:build mutant_leasekept
+
+package mutant
+
+const LeaseKept = true

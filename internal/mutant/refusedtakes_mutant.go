@@ -1,0 +1,5 @@
+//go:build mutant_refusedtakes
+
+package mutant
+
+const RefusedTakes = true

@@ -1,0 +1,6 @@
+//go:build !mutant_takespart
+
+package mutant
+
+// TakesPart lets limits count a call that another limit refused.
+const TakesPart = false

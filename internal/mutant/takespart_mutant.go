@@ -1,0 +1,5 @@
+//go:build mutant_takespart
+
+package mutant
+
+const TakesPart = true

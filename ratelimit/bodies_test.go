@@ -1,0 +1,125 @@
+package ratelimit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/store/storetest"
+)
+
+// sample is one rule of each kind, and some of them once more with other numbers, as after a reload.
+// Times are on a grid of 500 µs, so that they meet each other.
+var sample = []struct {
+	key string
+	rate
+}{
+	{"t", rate{kindToken, 4, 3_000}}, {"t", rate{kindToken, 6, 1_500}},
+	{"l", rate{kindLeaky, 5, 2_500}},
+	{"f", rate{kindFixed, 5, 10_000}}, {"f", rate{kindFixed, 7, 20_000}},
+	{"c", rate{kindCounter, 5, 10_000}}, {"c", rate{kindCounter, 2, 10_000}}, {"c", rate{kindCounter, 8, 5_000}},
+	{"s", rate{kindLog, 6, 12_000}}, {"s", rate{kindLog, 3, 6_000}},
+	{"n", rate{kindConcurrency, 5, 9_000}}, {"n", rate{kindConcurrency, 3, 15_000}},
+}
+
+// plan takes every branch of every decision.
+func plan() storetest.Plan {
+	const slot = "limit:{sample}:"
+	var keys []string
+	for _, k := range []string{"t", "l", "f", "c", "s", "n", "r0", "r1", "r2"} {
+		keys = append(keys, slot+k)
+	}
+	keys = append(keys, liveKey)
+	next := func(r *rand.Rand, now int64) storetest.Step {
+		if r.IntN(20) == 0 {
+			return storetest.Do(beat, beatIn{liveKey, fmt.Sprint("p", r.IntN(4)), r.Int64N(3) * 20_000})
+		}
+		var used, rules []string
+		settles := r.IntN(4) == 0
+		for range 1 + r.IntN(3) {
+			s := sample[r.IntN(len(sample))]
+			if slices.Contains(used, slot+s.key) {
+				continue
+			}
+			used = append(used, slot+s.key)
+			cost := 1 + r.Int64N(min(3, s.most))
+			rules = append(rules, s.kind, strconv.FormatInt(s.most, 10), strconv.FormatInt(s.span, 10), strconv.FormatInt(cost, 10))
+			if settles {
+				rules = append(rules, strconv.FormatInt(r.Int64N(2*cost+2)-cost, 10))
+			} else {
+				rules = append(rules, strconv.Itoa(r.IntN(5)/4))
+			}
+		}
+		record := r.IntN(3)
+		id := fmt.Sprint("id", r.IntN(6))
+		if settles {
+			in := settleIn{Keys: used, ID: id, Rules: rules, Taken: now - r.Int64N(60)*500}
+			if r.IntN(2) == 0 {
+				in.CameTo, in.Keys, in.ID = []string{"0", "1", forget}[r.IntN(3)], append(used, slot+"r"+strconv.Itoa(record)), fmt.Sprint("id", record)
+			}
+			return storetest.Do(settle, in)
+		}
+		in := takeIn{Keys: used, Mode: r.Int64N(3), ID: id, Life: 20_000 + r.Int64N(80)*500, Rules: rules}
+		if in.Mode == modeReserve {
+			in.Keys, in.ID = append(used, slot+"r"+strconv.Itoa(record)), fmt.Sprint("id", record)
+		}
+		return storetest.Do(take, in)
+	}
+	pause := func(r *rand.Rand) time.Duration {
+		if r.IntN(80) == 0 {
+			return 100 * time.Millisecond
+		}
+		return time.Duration(r.IntN(5)) * 500 * time.Microsecond
+	}
+	return storetest.Plan{Keys: keys, Next: next, Pause: pause}
+}
+
+func TestBothBodies(t *testing.T) { storetest.Diff(t, plan()) }
+
+func TestBothBodiesOnSeveralEngines(t *testing.T) { storetest.DiffSeveral(t, plan()) }
+
+func TestBothBodiesNoticeErrors(t *testing.T) {
+	m := func(d, from, to string) storetest.Mutation {
+		return storetest.Mutation{Decision: "ratelimit." + d, Old: from, New: to}
+	}
+	storetest.DiffFinds(t, plan(),
+		m("take", "a[i] + cost * span - now - most * span, 0)", "a[i] + cost * span - now - most * span - 1, 0)"),
+		m("take", "most - math.ceil((a[i] - now) / span)", "most - math.floor((a[i] - now) / span)"),
+		m("take", "redis.call('SET', key, num(a[i]), 'PXAT', at(a[i]))", "redis.call('SET', key, num(a[i]))"),
+		m("take", "s == start - span then return start, 0, cur end", "s == start - span then return start, 0, 0 end"),
+		m("take", "math.min(tonumber(cur), 16 * most)", "math.min(tonumber(cur), most)"),
+		m("take", "c[i] * math.ceil(rest / 1000) + (b[i]", "c[i] * math.floor(rest / 1000) + (b[i]"),
+		m("take", "(most - cost) * w / b[i])", "(most - cost) * w / b[i] + 1)"),
+		m("take", "(most - b[i] - cost) * w / c[i])", "(most - b[i] - cost) * w / c[i] - 1)"),
+		m("take", "b[i] + cost > most and rest", "b[i] + cost >= most and rest"),
+		m("take", "mine[i] = till and tonumber(till) > now", "mine[i] = till"),
+		m("take", "if not mine[i] then a[i] = a[i] + cost end", "a[i] = a[i] + cost"),
+		m("take", "not mine[i] or kind == 'n'", "true"),
+		m("take", "need = need - weight(all[k])", "need = need - 1"),
+		m("take", "if w == 0 and kinds[i] == 'l'", "if kinds[i] == 'l'"),
+		m("take", "ARGV[n + 5] == '0' and outcome == 1", "outcome == 1"),
+		m("take", "if outcome == 1 and mode ~= '1' and not refuses[i]", "if mode ~= '1' and not refuses[i]"),
+		m("take", "if outcome == 1 and mode ~= '1' and", "if outcome == 1 and"),
+		m("take", "outcome = settled == '' and 2 or 3", "outcome = 2"),
+		m("take", "if mode == '2' and outcome == 1 then", "if mode == '2' then"),
+		m("take", "kind == 's' and span or 3600000000", "span"),
+		m("beat", "'-inf', string.format('%.0f', now)", "'-inf', string.format('%.0f', now - 1)"),
+		m("beat", "if ARGV[2] ~= '0'", "if true"),
+		m("settle", "return {settled == cameto and 2 or 3}", "return {2}"),
+		m("settle", "'KEEPTTL'", "'EX', 3600"),
+		m("settle", "taken = tonumber(when)", ""),
+		m("settle", "add = math.max(add, 0)", ""),
+		m("settle", "if cameto == '-' then", "if false then"),
+		m("settle", "or '0'), now) + add * span", "or '0'), 0) + add * span"),
+		m("settle", "if tat <= now then", "if tat < now then"),
+		m("settle", "math.max(cur + add, 0), prev)", "cur + add, prev)"),
+		m("settle", "elseif kind == 'c' and s == start - span then", "elseif false then"),
+		m("settle", "if kind == 'n' then add = -cost end", ""),
+		m("settle", "till and tonumber(till) > now", "till"),
+		m("settle", "if cost + add > 0 then", "if true then"),
+		m("settle", "if n > 0 then redis", "if true then redis"),
+	)
+}

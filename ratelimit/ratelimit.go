@@ -1,0 +1,173 @@
+// Package ratelimit decides whether something may happen now, for any number of callers in any number
+// of processes that share a store.
+//
+// Promised: each algorithm's bound (see [Algorithm]) holds by the engine's clock for all callers
+// together, as long as the store keeps what it acknowledged; a store that loses its state may
+// admit that much once more. A call decides all its rules or none: what one rule refuses is
+// counted by none, and the decision says which refused, what is left, and when to come back. With
+// the store gone or slow a call is answered within Options.Timeout, and from the third failure in
+// a row on at once, by each rule's [Policy].
+//
+// Not promised: that a call which was refused comes in when it comes back, since others may be before
+// it. That a call with rules in several slots (marked [Rule].Independent) is atomic: Decision.Atomic
+// says so. That shares of a limit, while the store is gone, sum up to the limit: they are at most
+// that, as long as no more processes live than were known.
+//
+// Retries: a call that was repeated because its answer was lost may count twice; it never admits too
+// much. Reserve, Commit and Refund are idempotent by the reservation's id. Cost: one round trip
+// a call, however many rules; none for rules that are blocked or unlimited.
+package ratelimit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+var (
+	// ErrInvalid: a rule, a request or an option is out of its bounds. A *FieldError names it.
+	// Nothing was written.
+	ErrInvalid = errors.New("ratelimit: invalid")
+	// ErrSlots: rules that are to be decided together are in different slots. Give them one Tag, or
+	// mark those that need not be atomic with the others as Independent. Nothing was written.
+	ErrSlots = errors.New("ratelimit: rules in different slots")
+	// ErrNotReserved: the reservation was refused, or it is too old to be settled.
+	ErrNotReserved = errors.New("ratelimit: not reserved")
+	// ErrSettled: the reservation was settled before, with another outcome.
+	ErrSettled = errors.New("ratelimit: settled before")
+	// ErrStore: the store did not answer in time, or not at all; wrapped around what it said.
+	ErrStore = errors.New("ratelimit: store")
+	// ErrClosed: the Limiter was closed.
+	ErrClosed = errors.New("ratelimit: closed")
+)
+
+// FieldError says which field is out of its bounds. It is an ErrInvalid.
+type FieldError struct{ Field, Reason string }
+
+func (e *FieldError) Error() string { return fmt.Sprintf("%v: %s %s", ErrInvalid, e.Field, e.Reason) }
+
+// Unwrap makes it an ErrInvalid.
+func (e *FieldError) Unwrap() error { return ErrInvalid }
+
+func invalid(field, format string, args ...any) error {
+	return &FieldError{field, fmt.Sprintf(format, args...)}
+}
+
+// Options of New. The zero value works.
+type Options struct {
+	// Processes is how many processes there are at most that share the store's limits: one that has
+	// never reached the store takes one part in so many. 1..100,000, default 16.
+	Processes int
+	// Timeout is the longest that a call waits for the store; 1ms..10s, default 25ms.
+	Timeout time.Duration
+	// Beat is how often a process tells the others that it lives; it counts as alive for three of
+	// them. 10ms..1m, default 5s.
+	Beat time.Duration
+	// ReserveFor is how long a reservation can be settled; 1s..24h, default 10m.
+	ReserveFor time.Duration
+	// Logger gets what an operator should know. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Processes == 0 {
+		o.Processes = 16
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 25 * time.Millisecond
+	}
+	if o.Beat == 0 {
+		o.Beat = 5 * time.Second
+	}
+	if o.ReserveFor == 0 {
+		o.ReserveFor = 10 * time.Minute
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	switch {
+	case o.Processes < 1 || o.Processes > 100_000:
+		return o, invalid("Processes", "%d is not in 1..100000", o.Processes)
+	case o.Timeout < time.Millisecond || o.Timeout > 10*time.Second:
+		return o, invalid("Timeout", "%s is not in 1ms..10s", o.Timeout)
+	case o.Beat < 10*time.Millisecond || o.Beat > time.Minute:
+		return o, invalid("Beat", "%s is not in 10ms..1m", o.Beat)
+	case o.ReserveFor < time.Second || o.ReserveFor > 24*time.Hour:
+		return o, invalid("ReserveFor", "%s is not in 1s..24h", o.ReserveFor)
+	}
+	return o, nil
+}
+
+// Limiter decides by rules. It is safe for concurrent use; one for a process is enough.
+type Limiter struct {
+	store   *store.Store
+	share   *store.Store // in memory: what this process decides alone
+	opts    Options
+	process string // its name among those that live
+	rules   atomic.Pointer[Rules]
+	circuit circuit
+	live    atomic.Int64 // processes that lived when the store last said; 0: it never did
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	err    error // of Close
+}
+
+// New makes a Limiter on a store; the store stays the caller's. Errors: ErrInvalid.
+func New(s *store.Store, rules *Rules, o Options) (*Limiter, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if rules == nil {
+		return nil, invalid("rules", "are missing")
+	}
+	share, err := store.Open(context.Background(), "mem:", store.Options{MaxBytes: shareBytes})
+	if err != nil {
+		return nil, fmt.Errorf("ratelimit: a store in memory: %w", err)
+	}
+	l := &Limiter{store: s, share: share, opts: o, process: rand.Text()}
+	l.rules.Store(rules)
+	l.circuit.wake = make(chan struct{}, 1)
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	l.wg.Go(l.keep)
+	return l, nil
+}
+
+// Rules are what the Limiter decides by now.
+func (l *Limiter) Rules() *Rules { return l.rules.Load() }
+
+// Reload replaces the rules. What was counted stays: a rule's state goes by its Domain, its Tag, its Name
+// and its Algorithm, and follows changes of its numbers. A window of another length begins anew.
+// Calls that have begun end by the rules that they began with.
+func (l *Limiter) Reload(rules *Rules) error {
+	if rules == nil {
+		return invalid("rules", "are missing")
+	}
+	l.rules.Store(rules)
+	return nil
+}
+
+// Close takes this process from those that live and returns when no goroutine of l is left. What was
+// decided stays decided. A second Close waits for the first and returns its error.
+func (l *Limiter) Close(ctx context.Context) error {
+	l.once.Do(func() {
+		l.cancel(ErrClosed)
+		l.wg.Wait()
+		ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+		defer cancel()
+		_, _ = beat.Do(ctx, l.store, beatIn{Live: liveKey, Process: l.process}) // otherwise it counts for three beats more
+		l.err = l.share.Close()
+	})
+	return l.err
+}

@@ -1,0 +1,246 @@
+package ratelimit
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Algorithm is how a rule counts. Each has a bound: whatever callers do, the units that it admits in any
+// interval of length D, less what was given back within the interval and with what Commit added, are
+// at most so many. L is the rule's Limit, W its Window, B its Burst, and T = ⌈W/L⌉ µs, the time of a
+// unit. An interval is closed: both ends belong to it.
+type Algorithm string
+
+// The algorithms.
+const (
+	// TokenBucket admits B at once and one more each T (GCRA; one number is stored). Bound: B + D/T.
+	TokenBucket Algorithm = "token-bucket"
+	// LeakyBucket lets callers take turns, a unit each T, and tells each when (Decision.Wait); it refuses
+	// a call with which more than B units would wait. Bound, by the time of the turns: C + D/T, where
+	// C is the largest cost of a call.
+	LeakyBucket Algorithm = "leaky-bucket"
+	// FixedWindow admits L in each window; windows begin at multiples of W since 1970. Bound:
+	// L × (⌈D/W⌉ + 1); so at the border of two windows 2 L in a moment.
+	FixedWindow Algorithm = "fixed-window"
+	// SlidingCounter takes the last window's units for evenly spread; two numbers are stored. Bound:
+	// L × (1 + D/W); so it is an approximation of at most L in W, by which at worst just under 2 L come in.
+	SlidingCounter Algorithm = "sliding-counter"
+	// SlidingLog remembers every call of the last W; L is at most 10,000. Bound: L × (⌊D/W⌋ + 1); so
+	// never more than L in less than W.
+	SlidingLog Algorithm = "sliding-log"
+	// Concurrency admits L at the same time; L is at most 10,000. A slot is given back with
+	// Decision.Release, or after Lease. Bound: at any moment at most L units have not been given back and
+	// began less than Lease ago (a caller that goes on after its lease has ended is not seen).
+	Concurrency Algorithm = "concurrency"
+)
+
+// Policy is what a rule answers when the store does not.
+type Policy string
+
+// The policies.
+const (
+	// Share admits this process's part of the limit: ⌊limit / processes that live⌋, as many as
+	// the store knew when it was last reached, or Options.Processes if it never was. It begins with
+	// nothing counted. A part below one unit refuses.
+	Share Policy = "share"
+	// Open admits everything.
+	Open Policy = "open"
+	// Closed refuses everything.
+	Closed Policy = "closed"
+)
+
+// Quota is how much a rule admits.
+type Quota struct {
+	// Limit is units a Window, for Concurrency at the same time; 1..1,000,000,000.
+	Limit int64
+	// Window is 1ms..366 days, in whole milliseconds; unused by Concurrency.
+	Window time.Duration
+	// Burst is the size of a bucket in units, by default Limit; unused by others.
+	Burst int64
+	// Lease is the life of a slot of Concurrency, 1ms..1h, default 30s.
+	Lease time.Duration
+}
+
+// Rule is a limit with a name; each Request.Key has its own count of it.
+type Rule struct {
+	// Name says which rule it is, within its Domain; 1..256 bytes.
+	Name string
+	// Domain holds the rules that are decided together, by default "default"; up to 128 bytes.
+	Domain string
+	// Tag is the hash tag of the rule's keys, by default the Domain: on a cluster all keys of a tag are on
+	// one shard. Rules of a Domain that are not Independent have one Tag.
+	Tag string
+	// Independent: the rule need not be decided in one step with others. Each of its keys has a slot of its
+	// own, unless it has a Tag.
+	Independent bool
+	// Algorithm is how it counts; by default TokenBucket.
+	Algorithm Algorithm
+	Quota
+	// Overrides replaces the Quota for some values of Request.Key.
+	Overrides map[string]Quota
+	// Shadow: it counts, and says when it would refuse, but it never does.
+	Shadow bool
+	// Blocked refuses everything, Unlimited admits everything; neither asks the store, and their Quota
+	// stays empty.
+	Blocked, Unlimited bool
+	// OnError is what it answers when the store does not; by default Share.
+	OnError Policy
+}
+
+// Bounds.
+const (
+	maxRuleName   = 256
+	maxDomain     = 128
+	maxKey        = 512
+	maxLimit      = 1_000_000_000
+	maxEntries    = 10_000 // of a log, or leases
+	maxWindow     = 366 * 24 * time.Hour
+	maxLease      = time.Hour
+	maxCounted    = 1 << 48 // units × ms of a sliding counter's window: products stay exact
+	defaultDomain = "default"
+	defaultLease  = 30 * time.Second
+	// worst is how much of a bucket's time rounding to whole µs may cost: one part in so many.
+	worst = 100
+)
+
+func (r Rule) withDefaults() (Rule, error) {
+	if r.Domain == "" {
+		r.Domain = defaultDomain
+	}
+	if r.Tag == "" && !r.Independent {
+		r.Tag = r.Domain
+	}
+	if r.Algorithm == "" {
+		r.Algorithm = TokenBucket
+	}
+	if r.OnError == "" {
+		r.OnError = Share
+	}
+	switch {
+	case !plain(r.Name, maxRuleName) || r.Name == "":
+		return r, invalid("Name", "%.40q is not 1..%d bytes of UTF-8 without control characters", r.Name, maxRuleName)
+	case !plain(r.Domain, maxDomain):
+		return r, invalid("Domain", "%.40q is not up to %d bytes of UTF-8 without control characters", r.Domain, maxDomain)
+	case !plain(r.Tag, maxDomain):
+		return r, invalid("Tag", "%.40q is not up to %d bytes of UTF-8 without control characters", r.Tag, maxDomain)
+	case r.OnError != Share && r.OnError != Open && r.OnError != Closed:
+		return r, invalid("OnError", "%.40q is not share, open or closed", r.OnError)
+	case r.Blocked && r.Unlimited:
+		return r, invalid("Unlimited", "and Blocked exclude each other")
+	case (r.Blocked || r.Unlimited) && (r.Quota != Quota{} || len(r.Overrides) > 0):
+		return r, invalid("Limit", "of a rule that is blocked or unlimited stays empty")
+	}
+	return r, nil
+}
+
+// plain says whether a name may stand in a key.
+func plain(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// kinds are the algorithms as decisions name them.
+var kinds = map[Algorithm]string{TokenBucket: kindToken, LeakyBucket: kindLeaky, FixedWindow: kindFixed,
+	SlidingCounter: kindCounter, SlidingLog: kindLog, Concurrency: kindConcurrency}
+
+// rate checks a quota and says how a decision gets it.
+func (q Quota) rate(a Algorithm) (rate, error) {
+	kind, ok := kinds[a]
+	switch {
+	case !ok:
+		return rate{}, invalid("Algorithm", "%.40q is unknown", a)
+	case q.Limit < 1 || q.Limit > maxLimit:
+		return rate{}, invalid("Limit", "%d is not in 1..%d", q.Limit, maxLimit)
+	case (kind == kindLog || kind == kindConcurrency) && q.Limit > maxEntries:
+		return rate{}, invalid("Limit", "%d of %s is above %d", q.Limit, a, maxEntries)
+	case kind != kindToken && kind != kindLeaky && q.Burst != 0:
+		return rate{}, invalid("Burst", "is for buckets only")
+	case kind != kindConcurrency && q.Lease != 0:
+		return rate{}, invalid("Lease", "is for concurrency only")
+	case kind == kindConcurrency:
+		return q.lease()
+	case q.Window < time.Millisecond || q.Window > maxWindow || q.Window%time.Millisecond != 0:
+		return rate{}, invalid("Window", "%s is not in 1ms..%s, in whole milliseconds", q.Window, maxWindow)
+	case kind == kindToken || kind == kindLeaky:
+		return q.bucket(kind)
+	case kind == kindCounter && q.Limit > maxCounted/q.Window.Milliseconds():
+		return rate{}, invalid("Limit", "%d in %s is more than a sliding counter can count exactly (%d)", q.Limit, q.Window, maxCounted/q.Window.Milliseconds())
+	}
+	return rate{kind, q.Limit, q.Window.Microseconds()}, nil
+}
+
+func (q Quota) lease() (rate, error) {
+	if q.Lease == 0 {
+		q.Lease = defaultLease
+	}
+	switch {
+	case q.Window != 0:
+		return rate{}, invalid("Window", "is not for concurrency")
+	case q.Lease < time.Millisecond || q.Lease > maxLease:
+		return rate{}, invalid("Lease", "%s is not in 1ms..%s", q.Lease, maxLease)
+	}
+	return rate{kindConcurrency, q.Limit, q.Lease.Microseconds()}, nil
+}
+
+func (q Quota) bucket(kind string) (rate, error) {
+	if q.Burst == 0 {
+		q.Burst = q.Limit
+	}
+	window := q.Window.Microseconds()
+	unit := ceil(window, q.Limit)
+	switch {
+	case q.Burst < 1 || q.Burst > maxLimit:
+		return rate{}, invalid("Burst", "%d is not in 1..%d", q.Burst, maxLimit)
+	case unit*q.Limit-window > window/worst:
+		return rate{}, invalid("Limit", "%d in %s: a unit's time is not in whole microseconds, and rounding it up would cost more than 1%%", q.Limit, q.Window)
+	case q.Burst > maxWindow.Microseconds()/unit:
+		return rate{}, invalid("Burst", "%d would take more than %s to fill", q.Burst, maxWindow)
+	}
+	return rate{kind, q.Burst, unit}, nil
+}
+
+// limit is a rule, or an override of it, ready to be decided.
+type limit struct {
+	*Rule
+	quota Quota
+	rate
+	id    string    // in keys
+	words [3]string // kind, most, span
+	shade string    // 1 if it is a shadow
+}
+
+func newLimit(r *Rule, q Quota) (*limit, error) {
+	l := &limit{Rule: r, quota: q, id: escape(r.Name), shade: "0"}
+	if r.Shadow {
+		l.shade = "1"
+	}
+	if r.Blocked || r.Unlimited {
+		return l, nil
+	}
+	var err error
+	if l.rate, err = q.rate(r.Algorithm); err != nil {
+		return nil, err
+	}
+	l.words = l.rate.words()
+	return l, nil
+}
+
+func (r rate) words() [3]string {
+	return [3]string{r.kind, strconv.FormatInt(r.most, 10), strconv.FormatInt(r.span, 10)}
+}
+
+var escaper = strings.NewReplacer("%", "%25", ":", "%3A", "/", "%2F", "{", "%7B", "}", "%7D")
+
+// escape keeps parts of a key apart.
+func escape(s string) string { return escaper.Replace(s) }
+
+// place is where the count of a key stands: its hash tag, and the whole.
+func (l *limit) place(key string) (tag, whole string) {
+	if l.Tag == "" {
+		tag = "limit:{" + escape(l.Domain) + "/" + l.id + "/" + escape(key) + "}:"
+		return tag, tag + l.kind
+	}
+	tag = "limit:{" + escape(l.Tag) + "}:"
+	return tag, tag + l.id + ":" + l.kind + ":" + key
+}
