@@ -69,8 +69,8 @@ func needsID(steps []step) bool {
 
 // step decides one step, by the store or without it.
 func (l *Limiter) step(ctx context.Context, d *Decision, s step, mode int64, id string) error {
-	m := made{step: s, where: l.store, id: id, parts: 1}
-	out, err := l.ask(ctx, m.in(mode, l.opts.ReserveFor, nil))
+	m := made{step: s, where: l.store.Load(), id: id, parts: 1}
+	out, err := l.ask(ctx, m.where, m.in(mode, l.opts.ReserveFor, nil))
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("ratelimit: %w", context.Cause(ctx))
@@ -90,9 +90,9 @@ func (l *Limiter) step(ctx context.Context, d *Decision, s step, mode int64, id 
 }
 
 // ask asks the store, if it is thought to answer.
-func (l *Limiter) ask(ctx context.Context, in takeIn) (out takeOut, err error) {
+func (l *Limiter) ask(ctx context.Context, s *store.Store, in takeIn) (out takeOut, err error) {
 	err = l.circuit.call(ctx, l.opts.Timeout, func(ctx context.Context) error {
-		out, err = take.Do(ctx, l.store, in)
+		out, err = take.Do(ctx, s, in)
 		return err
 	})
 	return out, err

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/holdfast-dev/holdfast/store"
 )
 
 // circuit keeps callers from waiting for a store that does not answer. After some failures in a
@@ -22,6 +24,8 @@ const (
 	// length between a half and three halves, so that all of them do not come back at once.
 	firstPause = 100 * time.Millisecond
 	longPause  = 2 * time.Second
+	// One that answered again and is gone again within this time is asked less and less often.
+	steady = 10 * time.Second
 )
 
 var errOpen = errors.New("the store is not asked: it did not answer")
@@ -37,6 +41,7 @@ func (c *circuit) call(ctx context.Context, timeout time.Duration, fn func(conte
 	switch {
 	case err == nil:
 		c.failures.Store(0)
+	case !gone(err): // one key cannot be decided, others can
 	case ctx.Err() != nil: // the caller has left; that says nothing of the store
 	case c.failures.Add(1) >= opensAfter && c.open.CompareAndSwap(false, true):
 		select {
@@ -45,6 +50,11 @@ func (c *circuit) call(ctx context.Context, timeout time.Duration, fn func(conte
 		}
 	}
 	return err
+}
+
+// gone says whether an error tells of the store and not of one key.
+func gone(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrOutcomeUnknown) || errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrClosed)
 }
 
 func (c *circuit) close() {
@@ -58,7 +68,7 @@ func (c *circuit) retry() time.Duration { return longPause * 3 / 2 }
 // keep tells the store now and then that this process lives, learns how many do, and asks a store that
 // is gone whether it is back.
 func (l *Limiter) keep() {
-	pause := firstPause
+	pause, closed := firstPause, time.Time{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -67,14 +77,16 @@ func (l *Limiter) keep() {
 			return
 		case <-l.circuit.wake:
 			l.opts.Logger.Warn("limits: the store does not answer; each rule's policy decides")
-			pause = firstPause
+			if time.Since(closed) > steady {
+				pause = firstPause
+			}
 		case <-timer.C:
 			if l.beat() {
 				if l.circuit.open.Load() {
 					l.opts.Logger.Info("limits: the store answers again")
+					closed = time.Now()
 				}
 				l.circuit.close()
-				pause = firstPause
 			}
 		}
 		next := l.opts.Beat
@@ -89,7 +101,11 @@ func (l *Limiter) keep() {
 func (l *Limiter) beat() bool {
 	ctx, cancel := context.WithTimeout(l.ctx, l.opts.Timeout)
 	defer cancel()
-	out, err := beat.Do(ctx, l.store, beatIn{liveKey, l.process, 3 * l.opts.Beat.Microseconds()})
+	s := l.store.Load()
+	if s == nil {
+		return false
+	}
+	out, err := beat.Do(ctx, s, beatIn{liveKey, l.process, 3 * l.opts.Beat.Microseconds()})
 	if err != nil {
 		return false
 	}

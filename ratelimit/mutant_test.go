@@ -18,6 +18,7 @@ func TestMutants(t *testing.T) {
 	for tag, c := range map[string]struct{ test, says string }{
 		"mutant_refusedtakes": {"^TestConformance$/^mem$/^all or nothing$", "counted what it refused"},
 		"mutant_takespart":    {"^TestConformance$/^mem$/^all or nothing$", "counted what tight refused"},
+		"mutant_fullshare":    {"^TestLocalShare$", "20 of 20 came in"},
 		"mutant_leasekept":    {"^TestConformance$/^mem$/^slots$", "the slot of a dead caller comes back"},
 	} {
 		out, err := exec.Command(goTool, "test", "-tags", tag, "-count=1", "-run", c.test, ".").CombinedOutput()

@@ -108,7 +108,7 @@ func (o Options) withDefaults() (Options, error) {
 
 // Limiter decides by rules. It is safe for concurrent use; one for a process is enough.
 type Limiter struct {
-	store   *store.Store
+	store   atomic.Pointer[store.Store]
 	share   *store.Store // in memory: what this process decides alone
 	opts    Options
 	process string // its name among those that live
@@ -123,7 +123,8 @@ type Limiter struct {
 	err    error // of Close
 }
 
-// New makes a Limiter on a store; the store stays the caller's. Errors: ErrInvalid.
+// New makes a Limiter on a store, which stays the caller's. Without a store (nil) each rule's Policy
+// decides until there is one, see Attach. Errors: ErrInvalid.
 func New(s *store.Store, rules *Rules, o Options) (*Limiter, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -136,13 +137,18 @@ func New(s *store.Store, rules *Rules, o Options) (*Limiter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ratelimit: a store in memory: %w", err)
 	}
-	l := &Limiter{store: s, share: share, opts: o, process: rand.Text()}
+	l := &Limiter{share: share, opts: o, process: rand.Text()}
 	l.rules.Store(rules)
+	l.store.Store(s)
 	l.circuit.wake = make(chan struct{}, 1)
+	l.circuit.open.Store(s == nil)
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	l.wg.Go(l.keep)
 	return l, nil
 }
+
+// Attach gives a store to a Limiter that was made without one, because it could not be opened yet.
+func (l *Limiter) Attach(s *store.Store) { l.store.Store(s) }
 
 // Rules are what the Limiter decides by now.
 func (l *Limiter) Rules() *Rules { return l.rules.Load() }
@@ -166,8 +172,23 @@ func (l *Limiter) Close(ctx context.Context) error {
 		l.wg.Wait()
 		ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 		defer cancel()
-		_, _ = beat.Do(ctx, l.store, beatIn{Live: liveKey, Process: l.process}) // otherwise it counts for three beats more
+		if s := l.store.Load(); s != nil {
+			_, _ = beat.Do(ctx, s, beatIn{Live: liveKey, Process: l.process}) // otherwise it counts for three beats more
+		}
 		l.err = l.share.Close()
 	})
 	return l.err
+}
+
+// Live is how many processes lived when the store last said so, this one included; 0 if it never did.
+func (l *Limiter) Live() int { return int(l.live.Load()) }
+
+// ReloadFiles is Reload with rule files. With an error in one of them all are refused and the rules stay as
+// they are. Errors: those of LoadRules.
+func (l *Limiter) ReloadFiles(paths ...string) error {
+	rules, err := LoadRules(paths...)
+	if err != nil {
+		return err
+	}
+	return l.Reload(rules)
 }
