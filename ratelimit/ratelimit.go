@@ -11,7 +11,7 @@
 // Not promised: that a call which was refused comes in when it comes back, since others may be before
 // it. That a call with rules in several slots (marked [Rule].Independent) is atomic: Decision.Atomic
 // says so. That shares of a limit, while the store is gone, sum up to the limit: they are at most
-// that, as long as no more processes live than were known.
+// that, as long as no more processes live than were known. An engine that evicts keys forgets counts.
 //
 // Retries: a call that was repeated because its answer was lost may count twice; it never admits too
 // much. Reserve, Commit and Refund are idempotent by the reservation's id. Cost: one round trip
