@@ -3,13 +3,9 @@ package ratelimit
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/holdfast-dev/holdfast/internal/mutant"
-	"github.com/holdfast-dev/holdfast/store"
 )
 
 // Allow takes what the requests want of all their rules, or of none. Whether it did is in the
@@ -69,33 +65,42 @@ func needsID(steps []step) bool {
 
 // step decides one step, by the store or without it.
 func (l *Limiter) step(ctx context.Context, d *Decision, s step, mode int64, id string) error {
-	m := made{step: s, where: l.store.Load(), id: id, parts: 1}
-	out, err := l.ask(ctx, m.where, m.in(mode, l.opts.ReserveFor, nil))
+	m := made{step: s, by: l, where: l.store.Load(), id: id, parts: 1}
+	out, err := m.take(ctx, m.in(mode, l.opts.ReserveFor, nil))
 	if err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("ratelimit: %w", context.Cause(ctx))
 		}
 		return l.alone(d, s, mode, id)
 	}
-	if out.Outcome == settledBefore {
-		return ErrSettled
-	}
-	if m.taken = out.Taken; out.Outcome == refused {
-		d.Allowed = false
-	} else if mode != modeLook {
-		d.calls = append(d.calls, m)
-	}
-	d.note(s, out)
-	return nil
+	return d.note(m, mode, out)
 }
 
-// ask asks the store, if it is thought to answer.
-func (l *Limiter) ask(ctx context.Context, s *store.Store, in takeIn) (out takeOut, err error) {
-	err = l.circuit.call(ctx, l.opts.Timeout, func(ctx context.Context) error {
-		out, err = take.Do(ctx, s, in)
+// take and settle make a decision where the step is counted: by the store, if it is thought to answer.
+func (m made) take(ctx context.Context, in takeIn) (out takeOut, err error) {
+	err = m.call(ctx, func(ctx context.Context) error {
+		out, err = take.Do(ctx, m.where, in)
 		return err
 	})
 	return out, err
+}
+
+func (m made) settle(ctx context.Context, in settleIn) (out settleOut, err error) {
+	err = m.call(ctx, func(ctx context.Context) error {
+		out, err = settle.Do(ctx, m.where, in)
+		return err
+	})
+	return out, err
+}
+
+func (m made) call(ctx context.Context, fn func(context.Context) error) error {
+	switch m.where {
+	case m.by.share:
+		return fn(ctx)
+	case nil: // there was none yet when the call began
+		return errOpen
+	}
+	return m.by.circuit.call(ctx, m.by.opts.Timeout, fn)
 }
 
 // in is what the decision gets; only some of the rules, if some is set.
@@ -118,9 +123,17 @@ func (m made) in(mode int64, life time.Duration, some func(*wants) bool) takeIn 
 // record is the key of a reservation's record.
 func (m made) record() string { return m.tag + ":" + m.id }
 
-// note writes down what the rules said.
-func (d *Decision) note(s step, out takeOut) {
-	for i, w := range s.all {
+// note writes down what the rules of a step said.
+func (d *Decision) note(m made, mode int64, out takeOut) error {
+	if out.Outcome == settledBefore {
+		return ErrSettled
+	}
+	if m.taken = out.Taken; out.Outcome == refused {
+		d.Allowed = false
+	} else if mode != modeLook {
+		d.calls = append(d.calls, m)
+	}
+	for i, w := range m.all {
 		f := out.States[i*perState:]
 		w.passed = f[0] == "1"
 		for _, r := range w.requests {
@@ -128,6 +141,7 @@ func (d *Decision) note(s step, out takeOut) {
 			st.Refused, st.Remaining, st.Wait, st.Reset = f[0] == "1", num(f[1]), micros(f[2]), micros(f[3])
 		}
 	}
+	return nil
 }
 
 func micros(s string) time.Duration { return time.Duration(num(s)) * time.Microsecond }
@@ -150,10 +164,8 @@ func (d *Decision) giveBack(l *Limiter, reserved bool) {
 	if len(d.calls) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.opts.Timeout)
-	defer cancel()
 	for _, m := range d.calls {
-		if err := m.undo(ctx, reserved); err != nil {
+		if err := m.undo(context.Background(), reserved); err != nil {
 			l.opts.Logger.Warn("limits: units could not be given back", "error", err)
 		}
 	}
@@ -167,7 +179,7 @@ func (m made) undo(ctx context.Context, reserved bool) error {
 	}
 	in := m.settling("", func(*wants) int64 { return 0 })
 	in.CameTo, in.Keys = forget, append(in.Keys, m.record())
-	_, err := settle.Do(ctx, m.where, in)
+	_, err := m.settle(ctx, in)
 	return err
 }
 
@@ -177,7 +189,7 @@ func (m made) settleOnly(ctx context.Context, kind string) error {
 	if len(in.Keys) == 0 {
 		return nil
 	}
-	_, err := settle.Do(ctx, m.where, in)
+	_, err := m.settle(ctx, in)
 	return err
 }
 
@@ -194,75 +206,3 @@ func (m made) settling(kind string, cameTo func(*wants) int64) settleIn {
 	}
 	return in
 }
-
-// words are a rule as the decision gets it, divided by m.parts.
-func (m made) words(w *wants) [3]string {
-	if m.parts == 1 {
-		return w.words
-	}
-	return w.rate.share(m.parts).words()
-}
-
-// share is one of so many parts, rounded down.
-func (r rate) share(parts int64) rate {
-	if mutant.FullShare {
-		return r
-	}
-	r.most /= parts
-	if r.kind == kindToken || r.kind == kindLeaky {
-		r.span *= parts
-	}
-	return r
-}
-
-// alone decides a step without the store.
-func (l *Limiter) alone(d *Decision, s step, mode int64, id string) error {
-	d.Source = FromPolicy
-	parts := l.live.Load()
-	if parts == 0 {
-		parts = int64(l.opts.Processes)
-	}
-	mine := made{step: step{tag: s.tag}, where: l.share, id: id, parts: parts}
-	for _, w := range s.all {
-		switch {
-		case w.OnError == Open:
-		case w.OnError == Closed || w.rate.share(parts).most < w.cost:
-			for _, r := range w.requests {
-				d.Statuses[r].Refused, d.Statuses[r].Wait = true, l.circuit.retry()
-			}
-			d.Allowed = d.Allowed && w.Shadow
-		default:
-			mine.all = append(mine.all, w)
-		}
-	}
-	if !d.Allowed || len(mine.all) == 0 {
-		return nil
-	}
-	out, err := take.Do(context.Background(), l.share, mine.in(mode, l.opts.ReserveFor, nil))
-	if errors.Is(err, store.ErrClosed) {
-		return ErrClosed
-	}
-	if err != nil { // it is full
-		for _, w := range mine.all {
-			for _, r := range w.requests {
-				d.Statuses[r].Refused = true
-			}
-		}
-		d.Allowed = false
-		l.opts.Logger.Warn("limits: this process's share cannot be counted", "error", err)
-		return nil
-	}
-	if out.Outcome == settledBefore {
-		return ErrSettled
-	}
-	if mine.taken = out.Taken; out.Outcome == refused {
-		d.Allowed = false
-	} else if mode != modeLook {
-		d.calls = append(d.calls, mine)
-	}
-	d.note(mine.step, out)
-	return nil
-}
-
-// shareBytes bounds what a process counts alone.
-const shareBytes = 64 << 20

@@ -48,7 +48,7 @@ func plan() storetest.Plan {
 			cost := 1 + r.Int64N(min(3, s.most))
 			rules = append(rules, s.kind, strconv.FormatInt(s.most, 10), strconv.FormatInt(s.span, 10), strconv.FormatInt(cost, 10))
 			if settles {
-				rules = append(rules, strconv.FormatInt(r.Int64N(2*cost+2)-cost, 10))
+				rules = append(rules, strconv.FormatInt(r.Int64N(2*cost+2)-cost+r.Int64N(12)/11*100, 10))
 			} else {
 				rules = append(rules, strconv.Itoa(r.IntN(5)/4))
 			}
@@ -114,6 +114,7 @@ func TestBothBodiesNoticeErrors(t *testing.T) {
 		m("settle", "add = math.max(add, 0)", ""),
 		m("settle", "if cameto == '-' then", "if false then"),
 		m("settle", "or '0'), now) + add * span", "or '0'), 0) + add * span"),
+		m("settle", "now + 16 * most * span", "now + 17 * most * span"),
 		m("settle", "if tat <= now then", "if tat < now then"),
 		m("settle", "math.max(cur + add, 0), prev)", "cur + add, prev)"),
 		m("settle", "elseif kind == 'c' and s == start - span then", "elseif false then"),

@@ -100,6 +100,7 @@ type step struct {
 // made is a step that was taken.
 type made struct {
 	step
+	by    *Limiter
 	where *store.Store
 	id    string
 	taken int64 // µs by the clock of where
@@ -229,7 +230,7 @@ func (d Decision) Renew(ctx context.Context) (bool, error) {
 		if len(in.Keys) == 0 {
 			continue
 		}
-		out, err := take.Do(ctx, m.where, in)
+		out, err := m.take(ctx, in)
 		if err != nil {
 			return false, fmt.Errorf("%w: %w", ErrStore, err)
 		}

@@ -28,6 +28,9 @@ const (
 )
 
 const (
+	// worstDebt is how many times what a rule admits at once is remembered at most: sums stay exact.
+	worstDebt = 16
+
 	latest = 1 << 52       // no entry counts longer, µs
 	hour   = 3_600_000_000 // the longest lease, µs
 )
@@ -80,7 +83,7 @@ func (m *meter) loadWindow() {
 	}
 	start, units, _ := strings.Cut(v, " ")
 	curText, prevText, _ := strings.Cut(units, " ")
-	cur, prev := min(num(curText), 16*m.most), min(num(prevText), 16*m.most)
+	cur, prev := min(num(curText), worstDebt*m.most), min(num(prevText), worstDebt*m.most)
 	switch {
 	case num(start) == m.start:
 		m.cur, m.prev = cur, prev
@@ -213,7 +216,8 @@ func (m *meter) settle(taken, cost, add int64, id string) {
 	}
 	switch m.kind {
 	case kindToken, kindLeaky:
-		if m.empty += add * m.span; m.empty <= m.now {
+		m.empty = min(m.empty+add*m.span, m.now+worstDebt*m.most*m.span)
+		if m.empty <= m.now {
 			m.tx.Del(m.key)
 		} else {
 			m.tx.SetInt(m.key, m.empty, store.Until(m.empty))

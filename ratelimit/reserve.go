@@ -10,9 +10,7 @@ import (
 // Reservation is what was taken for a call whose cost is known only afterwards.
 type Reservation struct {
 	Decision
-	id   string
-	reqs []Request
-	l    *Limiter
+	n int // requests
 }
 
 // maxOver is how many times what a rule admits at once is charged at most for one call.
@@ -32,7 +30,7 @@ func (l *Limiter) Reserve(ctx context.Context, id string, reqs []Request) (*Rese
 	if err != nil {
 		return nil, err
 	}
-	return &Reservation{Decision: d, id: id, reqs: reqs, l: l}, nil
+	return &Reservation{Decision: d, n: len(reqs)}, nil
 }
 
 // Commit says what the call came to, one number of units, 0 or more, for each request in order. What was taken too
@@ -41,8 +39,8 @@ func (l *Limiter) Reserve(ctx context.Context, id string, reqs []Request) (*Rese
 // rest is forgiven. Slots of Concurrency are given back. Where a window is over, nothing is corrected.
 // A Commit is repeated without harm. Errors: ErrNotReserved, ErrSettled, ErrInvalid, ErrStore.
 func (r *Reservation) Commit(ctx context.Context, actual ...int64) error {
-	if len(actual) != len(r.reqs) {
-		return invalid("actual", "has %d numbers for %d requests", len(actual), len(r.reqs))
+	if len(actual) != r.n {
+		return invalid("actual", "has %d numbers for %d requests", len(actual), r.n)
 	}
 	for _, n := range actual {
 		if n < 0 || n > maxLimit {
@@ -62,7 +60,7 @@ func (r *Reservation) Commit(ctx context.Context, actual ...int64) error {
 
 // Refund gives everything back: the call did not happen. Errors: those of Commit.
 func (r *Reservation) Refund(ctx context.Context) error {
-	return r.Commit(ctx, make([]int64, len(r.reqs))...)
+	return r.Commit(ctx, make([]int64, r.n)...)
 }
 
 func (m made) commit(ctx context.Context, actual []int64) error {
@@ -78,7 +76,7 @@ func (m made) commit(ctx context.Context, actual []int64) error {
 		words[i] = strconv.FormatInt(came(w), 10)
 	}
 	in.Keys, in.CameTo = append(in.Keys, m.record()), strings.Join(words, ",")
-	out, err := settle.Do(ctx, m.where, in)
+	out, err := m.settle(ctx, in)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrStore, err)

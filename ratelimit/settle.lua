@@ -26,6 +26,7 @@ for i = 1, rules do
   if kind == 'l' then add = math.max(add, 0) end -- others have the turns behind it already
   if kind == 't' or kind == 'l' then
     local tat = math.max(tonumber(redis.call('GET', key) or '0'), now) + add * span
+    tat = math.min(tat, now + 16 * most * span)
     if tat <= now then redis.call('DEL', key) else redis.call('SET', key, num(tat), 'PXAT', at(tat)) end
   elseif kind == 'f' or kind == 'c' then
     local start, cur, prev = window(kind, key, most, span)

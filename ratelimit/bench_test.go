@@ -1,0 +1,43 @@
+package ratelimit_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/ratelimit"
+)
+
+// One decision on the embedded engine, by one rule and by five.
+func BenchmarkAllow(b *testing.B) {
+	s, err := openMem()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	var rules []ratelimit.Rule
+	var reqs []ratelimit.Request
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		rules = append(rules, ratelimit.Rule{Name: name, Quota: ratelimit.Quota{Limit: 1_000_000, Window: time.Second}})
+		reqs = append(reqs, req(name, "hot", 1))
+	}
+	set, err := ratelimit.NewRules(rules...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, err := ratelimit.New(s, set, patient)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = l.Close(context.Background()) }()
+	for name, reqs := range map[string][]ratelimit.Request{"one": reqs[:1], "five": reqs} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := l.Allow(context.Background(), reqs); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
