@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/ratelimit"
@@ -52,4 +54,44 @@ func Example() {
 	// first: true
 	// second: false [reports] left of the tenant's: 2
 	// third: true
+}
+
+// A server whose requests go by the rules of a file.
+func ExampleLimiter_HTTP() {
+	ctx := context.Background()
+	s, err := store.Open(ctx, "mem:", store.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	rules, err := ratelimit.ParseRules(ratelimit.File{Name: "limits.yaml", Text: []byte(`
+domain: web
+descriptors:
+  - key: tenant
+    rate_limit: {algorithm: token-bucket, window: 60s, requests_per_unit: 60, burst: 1}
+`)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	limits, err := ratelimit.New(s, rules, ratelimit.Options{Timeout: time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = limits.Close(ctx) }()
+
+	handler := limits.HTTP(func(r *http.Request) []ratelimit.Request {
+		reqs, _ := limits.Rules().Match("web", 1, []ratelimit.Entry{{Key: "tenant", Value: r.Header.Get("Tenant")}})
+		return reqs
+	}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }))
+
+	for range 2 {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Tenant", "acme")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		fmt.Printf("%d %s, Retry-After %q\n", w.Code, w.Header().Get("RateLimit-Policy"), w.Header().Get("Retry-After"))
+	}
+	// Output:
+	// 200 "tenant";q=60;w=60;holdfast-burst=1, Retry-After ""
+	// 429 "tenant";q=60;w=60;holdfast-burst=1, Retry-After "1"
 }

@@ -104,6 +104,9 @@ func (s *Rules) parse(text []byte) (line int, err error) {
 	if len(text) > maxFile {
 		return 1, invalid("file", "has more than %d bytes", maxFile)
 	}
+	if line := tooDeep(text); line > 0 {
+		return line, invalid("file", "is nested deeper than %d", maxNested)
+	}
 	doc, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return yamlError(err)
@@ -128,6 +131,31 @@ func (s *Rules) parse(text []byte) (line int, err error) {
 	}
 	s.domains[b.domain] = top
 	return 0, nil
+}
+
+// maxNested bounds brackets that are open, and lists that begin in one line.
+const maxNested = 64
+
+// tooDeep is the line of what is nested so deep that the YAML library would take too long over it, or 0. It
+// does not know what stands in quotes or comments.
+func tooDeep(text []byte) int {
+	line, open, lists, before := 1, 0, 0, byte(0)
+	for _, c := range text {
+		switch {
+		case c == '\n':
+			line, lists = line+1, 0
+		case c == '[' || c == '{':
+			open++
+		case c == ']' || c == '}':
+			open = max(open-1, 0)
+		case c == ' ' && (before == '-' || before == '?'):
+			lists++
+		}
+		if before = c; open > maxNested || lists > maxNested {
+			return line
+		}
+	}
+	return 0
 }
 
 func yamlError(err error) (line int, _ error) {

@@ -164,7 +164,8 @@ func TestFileErrors(t *testing.T) {
 		{head + "  - key: a\n    rate_limit: {unit: day, requests_per_unit: 5, on_error: shrug}\n", 3, "OnError"},
 		{head + "  - key: a\n    descriptors:\n      - key: b\n      - key: b\n", 6, "twice"},
 		{head + "  - &x\n    key: a\n  - *x\n", 0, ""}, {deep, 0, "deeper"}, {"domain: d\n---\ndomain: e\n", 1, "one YAML document"},
-		{"domain: " + strings.Repeat("x", 2<<20), 1, "bytes"},
+		{"domain: " + strings.Repeat("x", 2<<20), 1, "bytes"}, {"domain: d\ndescriptors: " + strings.Repeat("[", 1<<19), 2, "nested"},
+		{"domain: d\ndescriptors:\n" + strings.Repeat("- ", 1<<18), 3, "nested"}, {"domain: " + strings.Repeat("{a: ", 1<<17), 1, "nested"},
 	} {
 		_, err := ratelimit.ParseRules(ratelimit.File{Name: "f.yaml", Text: []byte(c.text)})
 		var where *ratelimit.FileError
@@ -174,6 +175,10 @@ func TestFileErrors(t *testing.T) {
 		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("f.yaml:%d: ", where.Line)) {
 			t.Errorf("%v", err)
 		}
+	}
+	drawn := ratelimit.File{Name: "f.yaml", Text: []byte("# " + strings.Repeat("-", 200) + "\ndomain: d # a line\n")}
+	if _, err := ratelimit.ParseRules(drawn); err != nil {
+		t.Error(err)
 	}
 	twice := ratelimit.File{Name: "f.yaml", Text: []byte("domain: d")}
 	if _, err := ratelimit.ParseRules(twice, twice); err == nil {

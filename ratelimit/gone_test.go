@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,4 +172,54 @@ func TestCloseWhileDeciding(t *testing.T) {
 	if _, err := other.Allow(ctx, []ratelimit.Request{req("share", "k", 1)}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that has left: %v", err)
 	}
+}
+
+// While the store is gone nobody asks it but one goroutine a process, less and less often.
+func TestNoHerd(t *testing.T) {
+	proxy := storetest.NewProxy(t, storetest.Redis(t))
+	var takes, beats atomic.Int64
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := store.Open(ctx, proxy.URL(), store.Options{Observe: func(name string, _ time.Duration, _ error) {
+		switch name {
+		case "ratelimit.take":
+			takes.Add(1)
+		case "ratelimit.beat":
+			beats.Add(1)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	l := limiter(t, s, ratelimit.Options{Timeout: 50 * time.Millisecond}, policies(10)...)
+	until(t, "the store decides", func() bool { return l.Live() == 1 && source(t, l) == ratelimit.FromStore })
+	proxy.Set(storetest.Weather{DropUp: true, DropDown: true})
+	until(t, "the circuit opens", func() bool {
+		before := takes.Load()
+		return source(t, l) == ratelimit.FromPolicy && takes.Load() == before
+	})
+	asked, beaten := takes.Load(), beats.Load()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for time.Since(began) < time.Second {
+				if d, err := l.Allow(context.Background(), []ratelimit.Request{req("share", "herd", 1)}); err != nil || d.Source != ratelimit.FromPolicy {
+					t.Errorf("%+v, %v", d, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := takes.Load() - asked; n > 0 {
+		t.Errorf("%d calls asked a store that is gone", n)
+	}
+	if n := beats.Load() - beaten; n > 12 { // pauses of 50 ms at least, then 100, 200, …
+		t.Errorf("it was asked %d times in %s whether it is back", n, time.Since(began))
+	}
+	proxy.Set(storetest.Weather{})
+	proxy.Cut()
+	until(t, "the store decides again", func() bool { return source(t, l) == ratelimit.FromStore })
 }
