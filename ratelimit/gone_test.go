@@ -73,7 +73,7 @@ func TestStoreGone(t *testing.T) {
 			}
 			slices.Sort(took)
 			t.Logf("p50 %s, p99 %s, longest %s; %d of 300 took 20 ms or more", took[150], took[297], took[299], slow)
-			if took[150] > 2*time.Millisecond || slow > 20 || took[299] > time.Second {
+			if took[150] > 2*time.Millisecond || slow > 20 || took[299] > 5*time.Second {
 				t.Errorf("p50 %s, longest %s, %d took 20 ms or more", took[150], took[299], slow)
 			}
 			if d := allow(t, l, req("closed", "gone", 1)); d.Allowed || d.Wait <= 0 || d.Source != ratelimit.FromPolicy {
@@ -92,7 +92,7 @@ func TestStoreGone(t *testing.T) {
 // Two processes that know of each other admit a half each, one that has never seen the store a tenth.
 func TestLocalShare(t *testing.T) {
 	s, proxy := farAway(t)
-	o := ratelimit.Options{Timeout: 250 * time.Millisecond, Beat: 50 * time.Millisecond, Processes: 10}
+	o := ratelimit.Options{Timeout: 250 * time.Millisecond, Beat: time.Second, Processes: 10}
 	a, b := limiter(t, s, o, policies(20)...), limiter(t, openURL(t, proxy.URL()), o, policies(20)...)
 	never := limiter(t, nil, o, policies(20)...)
 	until(t, "both know of both", func() bool { return a.Live() == 2 && b.Live() == 2 })

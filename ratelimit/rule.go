@@ -8,9 +8,9 @@ import (
 )
 
 // Algorithm is how a rule counts. Each has a bound: whatever callers do, the units that it admits in any
-// interval of length D, less what was given back within the interval and with what Commit added, are
-// at most so many. L is the rule's Limit, W its Window, B its Burst, and T = ⌈W/L⌉ µs, the time of a
-// unit. An interval is closed: both ends belong to it.
+// interval of length D, less what was given back within the interval, are at most so many. (What Commit
+// takes beyond a guess comes on top: it has happened already.) L is the rule's Limit, W its Window, B its
+// Burst, and T = ⌈W/L⌉ µs, the time of a unit. An interval is closed: both ends belong to it.
 type Algorithm string
 
 // The algorithms.
