@@ -67,6 +67,9 @@ func (d *disk) fromDisk(lo, hi, maxSize uint64) (out []*pb.Entry, err error) {
 	if err := it.Error(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	if next := lo + uint64(len(out)); next < hi { // raft would take nothing for nothing to do, and ask again without end
+		return nil, fmt.Errorf("%w: entry %d is missing", ErrDamaged, next)
+	}
 	return out, nil
 }
 
