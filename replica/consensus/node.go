@@ -45,8 +45,9 @@ type Node struct {
 	changed chan struct{} // closed and replaced when term or leader change
 	failure error
 
-	members *history // only the applier changes it
-	reads   reads    // only the loop touches it
+	placing sync.Mutex // a snapshot's file and what the log says of it change together
+	members *history   // only the applier changes it
+	reads   reads      // only the loop touches it
 	commits commits
 	stand   stand
 }
