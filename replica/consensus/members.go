@@ -236,7 +236,10 @@ func (n *Node) SaveSnapshot(index uint64, data []byte, body func(io.Writer) erro
 		return fmt.Errorf("replica: no members are known at entry %d", index)
 	}
 	term, err := n.disk.Term(index)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrClosed):
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrCompacted, err)
 	}
 	s, err := m.snapshot(index, term, data)

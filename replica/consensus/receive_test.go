@@ -155,3 +155,36 @@ func TestSnapshotsGoToDiskInSteps(t *testing.T) {
 		t.Errorf("%d MiB were written before any of it went to the disk", most.Load()>>20)
 	}
 }
+
+// Whoever makes a snapshot, or reads, while the node is closed is told so.
+func TestUseOfAClosedLog(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.first()
+	w.close(n)
+	cfg := w.config(1, n.fs, n.log)
+	cfg.CacheBytes = 1
+	got, err := consensus.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = &node{Node: got, id: 1, fs: n.fs, log: n.log}
+	eventually(t, "leads", func() bool { return n.State().Leads })
+	for range 3 {
+		w.said(n, "word")
+	}
+	begun, closed, saved := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		saved <- n.SaveSnapshot(n.State().Applied, nil, func(io.Writer) error { close(begun); <-closed; return nil })
+	}()
+	<-begun
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	close(closed)
+	if err := <-saved; !errors.Is(err, consensus.ErrClosed) {
+		t.Errorf("a snapshot: %v", err)
+	}
+	if _, err := n.Entries(2, 4, 1000); !errors.Is(err, consensus.ErrClosed) {
+		t.Errorf("entries: %v", err)
+	}
+}

@@ -45,6 +45,9 @@ func (d *disk) Entries(lo, hi, maxSize uint64) ([]*pb.Entry, error) {
 
 // fromDisk needs mu: what it reads must not be truncated meanwhile.
 func (d *disk) fromDisk(lo, hi, maxSize uint64) (out []*pb.Entry, err error) {
+	if d.closed {
+		return nil, ErrClosed
+	}
 	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(lo), UpperBound: entryKey(hi)})
 	if err != nil {
 		return nil, err
