@@ -375,7 +375,7 @@ func (n *Node) withLog(f func(*consensus.Node)) {
 }
 
 func (n *Node) run() error {
-	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen, n.tendRoom, n.askPeers} {
+	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen, n.tendRoom, n.askPeers, n.watchLog} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
