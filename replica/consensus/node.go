@@ -19,8 +19,8 @@ import (
 
 // Limits of what is on its way.
 const (
-	maxMessage     = 1 << 20  // bytes of entries in one message, and in one Apply
-	maxInflight    = 64 << 20 // bytes to one follower that it has not acknowledged
+	maxMessage     = 1 << 20 // bytes of entries in one message, and in one Apply
+	maxInflight    = 8 << 20 // bytes to one follower that it has not acknowledged: what the loop reads from the disk in one turn
 	maxUncommitted = 256 << 20
 	maxQueued      = 16 << 20 // bytes of proposals that raft has not seen; Propose waits above it
 )

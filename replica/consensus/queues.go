@@ -46,7 +46,7 @@ func (b *inbox) signal() {
 // lost.
 const (
 	maxSteps     = 16 << 10
-	maxStepBytes = 2 * maxInflight
+	maxStepBytes = 4 * maxInflight
 )
 
 func (b *inbox) step(ms []*pb.Message) {
