@@ -188,8 +188,12 @@ func (n *Node) Progress(ctx context.Context) []Progress {
 	return nil
 }
 
-// Transfer hands leadership to a member. Errors: ErrNotLeader, ErrStopped, ErrClosed.
+// Transfer hands leadership to a member. When that has not been done within an election's time raft has given it up,
+// and within one more nobody who was told to stand for election will win it. Errors: ErrNotLeader, ErrStopped,
+// ErrClosed.
 func (n *Node) Transfer(ctx context.Context, to uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(2*n.cfg.ElectionTicks)*n.cfg.Tick)
+	defer cancel()
 	answer := make(chan error, 1)
 	n.in.call(func() {
 		if n.raft.BasicStatus().RaftState != raft.StateLeader {
