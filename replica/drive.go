@@ -243,8 +243,14 @@ func (n *Node) lead(step core.Step) {
 	}
 }
 
+// blind is how long a node knows of no leader until it cuts off the clients that it passes on: it may find
+// the same one again.
+const blind = 500 * time.Millisecond
+
 // watch follows leadership. The gate shuts before anything else is thought of.
 func (n *Node) watch() {
+	var led uint64 // where clients are passed on to
+	var lost <-chan time.Time
 	for {
 		s, changed := n.cons.Changed()
 		n.mu.Lock()
@@ -264,10 +270,20 @@ func (n *Node) watch() {
 				n.stats.leaders.Inc()
 			}
 			n.log.Info("leader", "term", s.Term, "leader", name, "self", s.Leads)
-			n.closeTunnels()
+			switch lost = nil; s.Leader {
+			case 0:
+				lost = time.After(blind)
+			case led:
+			default:
+				led = s.Leader
+				n.closeTunnels()
+			}
 		}
 		select {
 		case <-changed:
+		case <-lost:
+			led, lost = 0, nil
+			n.closeTunnels()
 		case <-n.ctx.Done():
 			return
 		case <-n.cons.Stopped():
