@@ -158,7 +158,7 @@ func (n *Node) follow(ctx context.Context, e *engine.Engine) error {
 // take the last bytes: leadership goes to a node whose engine may be there, and each time that this is
 // repeated it gets longer.
 func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved <-chan struct{}) error {
-	n.patience = min(max(2*n.patience, firstPatience), stepTime)
+	n.patience = longer(n.patience)
 	ctx, cancel := context.WithTimeout(ctx, n.patience)
 	defer cancel()
 	for ctx.Err() == nil {
@@ -184,6 +184,10 @@ func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved 
 	n.log.Info("the engine is not there yet", "offset", want)
 	n.handOn()
 	return nil
+}
+
+func longer(patience time.Duration) time.Duration {
+	return min(max(2*patience, firstPatience), stepTime)
 }
 
 // handOn gives leadership to a node that is up to date, when this one's engine needs long.
