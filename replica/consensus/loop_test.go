@@ -26,7 +26,7 @@ func newRig(t *testing.T, id uint64) *rig {
 		t.Fatal(err)
 	}
 	rn, err := raft.NewRawNode(&raft.Config{ID: id, Storage: s, Applied: 1, ElectionTick: 1000, HeartbeatTick: 1, PreVote: true, CheckQuorum: true,
-		MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 256, Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)}})
+		MaxSizePerMsg: maxMessage, MaxInflightMsgs: 256, MaxInflightBytes: maxInflight, Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,6 +179,31 @@ func TestLateCommits(t *testing.T) {
 	c.thin(r.RawNode, []*pb.Message{old})
 	if due := c.due(r.RawNode); len(due) > 0 {
 		t.Error("said in a later term")
+	}
+}
+
+// A follower that comes back gets what it lacks in portions: raft's loop reads each from the disk before it does
+// anything else, and heartbeats are its to send.
+func TestAReturningFollowerDoesNotHoldTheLoop(t *testing.T) {
+	r := newRig(t, 1)
+	r.lead()
+	for range 160 { // 40 MiB
+		if err := r.Propose(make([]byte, 256<<10)); err != nil {
+			t.Fatal(err)
+		}
+		r.settle()
+	}
+	r.hears(pb.MsgAppResp, 3, r.BasicStatus().HardState.GetTerm(), 1) // so far it has come
+	size := 0
+	for _, m := range r.settle() {
+		for _, e := range m.GetEntries() {
+			if m.GetTo() == 3 {
+				size += len(e.GetData())
+			}
+		}
+	}
+	if size == 0 || size > 9<<20 {
+		t.Errorf("%d MiB in one turn", size>>20)
 	}
 }
 

@@ -30,7 +30,6 @@ type world struct {
 	late   time.Duration      // the most that a message is late
 	hold   func(m *pb.Message) bool
 	held   []*pb.Message
-	batch  func(ms []*pb.Message) // is told what a node sends at once; may be nil
 	wg     sync.WaitGroup
 }
 
@@ -190,9 +189,6 @@ func (w *world) leader() *node {
 func (w *world) send(ms []*pb.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.batch != nil {
-		w.batch(ms)
-	}
 	for _, m := range ms {
 		if w.hold != nil && w.hold(m) {
 			w.held = append(w.held, m)
