@@ -317,7 +317,7 @@ func (f *failover) round(ctx context.Context, round int, p plannedRound) error {
 	} else {
 		f.happened.add("round %d: %s did not happen: %s", round+1, p.fault.name, hit.happened)
 	}
-	if gap, ok := storm.firstWrite(hit); ok && p.fault.leader {
+	if gap, ok := storm.firstWrite(hit); ok && p.fault.leader && !hit.quiet {
 		f.gaps = append(f.gaps, gap)
 		if strings.HasPrefix(p.fault.name, "kill-leader") && !strings.HasSuffix(p.fault.name, "engine") || p.fault.name == "kill-engine-and-node" {
 			f.killed = append(f.killed, gap)

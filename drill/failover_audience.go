@@ -77,17 +77,14 @@ func (s *nodeStorm) listen(conn *respConn, which int) {
 func (s *nodeStorm) cacher(ctx context.Context, which int, rng *rand.Rand) {
 	who := stormClients + subscribers + which
 	for at := which + 1; ctx.Err() == nil; at++ {
-		conn, err := s.f.fleet.dial(at)
-		if err != nil {
-			pauseFor(ctx, 10*time.Millisecond)
-			continue
+		if conn := s.connect(ctx, at); conn != nil {
+			s.readCached(ctx, conn, at, who, rng)
+			_ = conn.Close()
 		}
-		s.readCached(ctx, conn, who, rng)
-		_ = conn.Close()
 	}
 }
 
-func (s *nodeStorm) readCached(ctx context.Context, conn *respConn, who int, rng *rand.Rand) {
+func (s *nodeStorm) readCached(ctx context.Context, conn *respConn, at, who int, rng *rand.Rand) {
 	kept := map[string]any{}
 	conn.pushed = func(push []any) {
 		if len(push) != 2 || push[0] != "invalidate" {
@@ -116,7 +113,13 @@ func (s *nodeStorm) readCached(ctx context.Context, conn *respConn, who int, rng
 			op.ret = time.Now()
 			words = []string{"PING"}
 		}
+		s.talk.RLock()
+		if s.shuns(at) {
+			s.talk.RUnlock()
+			return
+		}
 		answer, err := conn.do(words)
+		s.talk.RUnlock()
 		if !have {
 			op.answer, op.ret = answer, time.Now()
 			kept[op.key] = answer

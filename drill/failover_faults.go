@@ -19,6 +19,7 @@ type nodeFault struct {
 type nodeHit struct {
 	at       time.Time // when it began
 	on       time.Time // from when on it was; zero: at once
+	quiet    bool      // clients waited for it: it does not tell how long they wait for others
 	mend     func(ctx context.Context) error
 	happened string // why it did not happen, looked at from outside; empty when it did
 }

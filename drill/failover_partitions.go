@@ -103,51 +103,97 @@ func wakeIsolated(ctx context.Context, l *nodeFleet, rng *rand.Rand) (*nodeHit, 
 	if err != nil {
 		return nil, err
 	}
-	return l.awoken(ctx, rng, leader, l.readers(leader), func() error { return l.cutOff([]int{leader}, true, true, true) })
+	d := l.dream(ctx, rng, leader)
+	return d.awoken(func() error { return l.cutOff([]int{leader}, true, true, true) }, nil)
 }
 
-// lateAnswers freezes the leader while answers are on their way to it, which then wait in its sockets, and lets it go
-// on when there is another one. It has not been told anything since, and answers to what it asked long ago are all
-// that it hears at first.
+// lateAnswers freezes the leader while answers are on their way to it, and lets it go on when there is another one.
+// It has not been told anything since, and answers to what it asked long ago are all that it hears at first: those of
+// one node, which does not lead, then those of the others.
 func lateAnswers(ctx context.Context, l *nodeFleet, rng *rand.Rand) (*nodeHit, error) {
 	leader, err := l.leader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	readers := l.readers(leader) // while it can answer
+	d := l.dream(ctx, rng, leader) // its readers connect while it can answer
 	if err := l.cutOff([]int{leader}, false, true, true); err != nil {
+		d.speak()
 		return nil, err
 	}
-	pauseFor(ctx, time.Duration(20+rng.IntN(40))*time.Millisecond)
-	return l.awoken(ctx, rng, leader, readers, func() error { return l.cutOff([]int{leader}, false, true, false) })
+	pauseFor(ctx, time.Duration(100+rng.IntN(60))*time.Millisecond) // some heartbeats; it resigns after five without an answer
+	return d.awoken(nil, func(next int) error {
+		pauseFor(ctx, time.Duration(40+rng.IntN(40))*time.Millisecond) // it asks, who was asked
+		for other := range l.nodes {
+			if other != leader && other != next {
+				if err := l.net.set(other, leader, false); err != nil {
+					return err
+				}
+				pauseFor(ctx, 20*time.Millisecond)
+			}
+		}
+		return l.net.set(next, leader, false)
+	})
 }
 
-// awoken freezes the leader, does something meanwhile, and has readers ask it what was written elsewhere since.
-func (l *nodeFleet) awoken(ctx context.Context, rng *rand.Rand, leader int, readers *sleepers, meanwhile func() error) (*nodeHit, error) {
+// dream is a leader's time in which others go on.
+type dream struct {
+	ctx     context.Context
+	l       *nodeFleet
+	rng     *rand.Rand
+	leader  int
+	readers *sleepers
+	quiet   bool
+	speak   func()
+}
+
+// dream prepares it. Most are quiet: nothing is on its way in the leader's engine, and nothing comes to it. (What is
+// not committed holds back all that is read after it, so a leader that has some tells nobody anything, right or wrong.)
+func (l *nodeFleet) dream(ctx context.Context, rng *rand.Rand, leader int) *dream {
+	d := &dream{ctx: ctx, l: l, rng: rng, leader: leader, readers: l.readers(leader), quiet: rng.IntN(4) > 0, speak: func() {}}
+	if d.quiet {
+		d.speak = l.f.storm.hush(ctx, leader)
+	}
+	return d
+}
+
+// awoken freezes the leader, does something meanwhile, has readers ask it what was written elsewhere since, lets it go
+// on, and does something then.
+func (d *dream) awoken(meanwhile func() error, then func(next int) error) (*nodeHit, error) {
+	defer d.speak()
+	l := d.l
 	before := l.net.stuck()
-	frozen, err := l.frozen(leader, false)
+	frozen, err := l.frozen(d.leader, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := meanwhile(); err != nil {
-		return nil, err
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return nil, err
+		}
 	}
-	next, err := l.leader(ctx)
+	next, err := l.leader(d.ctx)
 	if err != nil {
 		return nil, err
 	}
-	pauseFor(ctx, time.Duration(200+rng.IntN(300))*time.Millisecond) // the new one takes writes
-	readers.ask()
-	if err := frozen.mend(ctx); err != nil {
+	d.speak()
+	pauseFor(d.ctx, time.Duration(200+d.rng.IntN(300))*time.Millisecond) // the new one takes writes
+	d.readers.ask()
+	if err := frozen.mend(d.ctx); err != nil {
 		return nil, err
 	}
-	hit := &nodeHit{at: frozen.at}
+	if then != nil {
+		if err := then(next); err != nil {
+			return nil, err
+		}
+	}
+	hit := &nodeHit{at: frozen.at, quiet: d.quiet}
 	hit.mend = func(context.Context) error {
-		readers.hear(l.f.storm)
-		if err := l.cutOff([]int{leader}, true, true, false); err != nil {
+		d.readers.hear(l.f.storm)
+		l.f.storm.shunned.Store(0)
+		if err := l.cutOff([]int{d.leader}, true, true, false); err != nil {
 			return err
 		}
-		if l.net.stuck() == before || next == leader {
+		if l.net.stuck() == before || next == d.leader {
 			hit.happened = "nobody else led meanwhile"
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +43,9 @@ type nodeStorm struct {
 	prefix string
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+
+	talk    sync.RWMutex // is read while a command is on its way
+	shunned atomic.Int64 // 1 + the node that nobody talks to; 0: none
 
 	mu     sync.Mutex
 	ops    []nodeOp
@@ -82,6 +86,22 @@ func (s *nodeStorm) note(op nodeOp) {
 func (s *nodeStorm) end() {
 	s.stop()
 	s.wg.Wait()
+}
+
+// settled is how long after the last command engines have effects: what was set to expire has done so.
+const settled = 700 * time.Millisecond
+
+// hush has clients send nothing until speak is called: all that they asked for is answered, and all that follows
+// from it has happened, when it returns. From then on nobody talks to one node until it is mended.
+func (s *nodeStorm) hush(ctx context.Context, shun int) (speak func()) {
+	s.talk.Lock()
+	s.shunned.Store(int64(shun) + 1)
+	pauseFor(ctx, settled)
+	return sync.OnceFunc(s.talk.Unlock)
+}
+
+func (s *nodeStorm) shuns(at int) bool {
+	return s.shunned.Load() == int64(at%s.f.Nodes)+1
 }
 
 // untilAll waits for d, and until every client has had an answer to something that it asked later.
@@ -158,37 +178,59 @@ func (s *nodeStorm) client(ctx context.Context, who int, commands, pauses *rand.
 		}
 	}()
 	for k := 0; pauseFor(ctx, time.Duration(pauses.IntN(4))*time.Millisecond); {
-		if conn == nil {
-			at++
-			var err error
-			if conn, err = s.f.fleet.dial(at); err != nil {
-				conn = nil
-				pauseFor(ctx, 10*time.Millisecond)
-				continue
-			}
-		}
-		op, words := s.command(who, k, commands)
-		k++
-		op.client, op.call = who, time.Now()
-		answer, err := conn.do(words...)
-		if lacksScript(err) { // scripts are the clients' to load: as their libraries do
-			answer, err = conn.do(append([]string{"EVAL", pairScript}, words[0][2:]...))
-		}
-		op.answer, op.outcome, op.ret = answer, outcomeOf(err), time.Now()
-		s.mu.Lock()
-		s.ops = append(s.ops, op)
-		if op.outcome == answered {
-			s.ok[who] = op.call
-		}
-		if lacksFunction(err) {
-			s.lacked++
-		}
-		s.mu.Unlock()
-		if op.outcome != answered {
+		s.talk.RLock()
+		if conn != nil && s.shuns(at) {
 			_ = conn.Close()
 			conn = nil
 		}
+		if conn == nil {
+			at++
+			conn = s.connect(ctx, at)
+		}
+		if conn != nil {
+			op, words := s.command(who, k, commands)
+			k++
+			if op.client = who; !s.ask(conn, op, words) {
+				_ = conn.Close()
+				conn = nil
+			}
+		}
+		s.talk.RUnlock()
 	}
+}
+
+// connect finds the at'th node; nil: not now.
+func (s *nodeStorm) connect(ctx context.Context, at int) *respConn {
+	if s.shuns(at) {
+		return nil
+	}
+	conn, err := s.f.fleet.dial(at)
+	if err != nil {
+		pauseFor(ctx, 10*time.Millisecond)
+		return nil
+	}
+	return conn
+}
+
+// ask sends one client's command and writes down what comes of it; false: there was no answer, or none that says
+// that it was done.
+func (s *nodeStorm) ask(conn *respConn, op nodeOp, words [][]string) bool {
+	op.call = time.Now()
+	answer, err := conn.do(words...)
+	if lacksScript(err) { // scripts are the clients' to load: as their libraries do
+		answer, err = conn.do(append([]string{"EVAL", pairScript}, words[0][2:]...))
+	}
+	op.answer, op.outcome, op.ret = answer, outcomeOf(err), time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops = append(s.ops, op)
+	if op.outcome == answered {
+		s.ok[op.client] = op.call
+	}
+	if lacksFunction(err) {
+		s.lacked++
+	}
+	return op.outcome == answered
 }
 
 func outcomeOf(err error) outcome {

@@ -114,6 +114,8 @@ func TestFailoverAgainstSentinel(t *testing.T) {
 	}
 }
 
+// What switches a protection off is seen within a few rounds, most of it in the first one. (That syncs are left out no
+// process can show, for the kernel keeps what was written when one is killed: package replica's test of a power loss does.)
 func TestFailoverMutants(t *testing.T) {
 	needEngine(t)
 	for _, c := range []struct {
@@ -123,17 +125,23 @@ func TestFailoverMutants(t *testing.T) {
 		{"mutant_gateoff", "replies pass unheld", []string{"isolate-leader", "kill-leader"}},
 		{"mutant_early", "replies pass when they are proposed", []string{"isolate-leader", "nobody-hears-leader"}},
 		{"mutant_nofullsync", "an engine goes on with what was never committed", []string{"isolate-leader", "nobody-hears-leader"}},
+		{"mutant_noverify", "a leader answers reads without asking whether it leads", []string{"wake-isolated", "late-answers"}},
+		{"mutant_lateverify", "answers to earlier questions say that it leads", []string{"late-answers"}},
 	} {
 		t.Run(c.tag, func(t *testing.T) {
 			bin := program(t, c.tag)
-			temporary(t)
-			r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4, Faults: c.faults, Net: netProxies})
-			if err != nil {
-				t.Fatal(err)
+			const tries = 5
+			for range tries {
+				temporary(t)
+				r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4, Faults: c.faults, Net: netProxies})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !r.Passed() {
+					return
+				}
 			}
-			if r.Passed() {
-				t.Errorf("%s, and it was not noticed: %+v", c.why, r)
-			}
+			t.Errorf("%s, and it was not noticed", c.why)
 		})
 	}
 }

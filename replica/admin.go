@@ -271,7 +271,9 @@ func (n *Node) join(ctx context.Context) error {
 // Status tells what the node knows now.
 func (n *Node) Status(ctx context.Context) Status {
 	raft := n.cons.State()
-	progress := n.cons.Progress(ctx)
+	soon, cancel := context.WithTimeout(ctx, viewTime) // a log that stands still has no answer
+	progress := n.cons.Progress(soon)
+	cancel()
 	stats := n.gate.Stats()
 	n.mu.Lock()
 	state := n.core.State().Clone()

@@ -22,7 +22,7 @@ func (n *Node) accept() {
 			n.rest(100*time.Millisecond, nil)
 			continue
 		}
-		if n.clients.Add(1) > maxClients {
+		if n.clients.Add(1) > n.maxClients.Load() {
 			n.clients.Add(-1)
 			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 			_, _ = io.WriteString(c, tooMany) // it may have gone

@@ -158,7 +158,7 @@ func (n *Node) follow(ctx context.Context, e *engine.Engine) error {
 // take the last bytes: leadership goes to a node whose engine may be there, and each time that this is
 // repeated it gets longer.
 func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved <-chan struct{}) error {
-	n.patience = min(max(2*n.patience, firstPatience), stepTime)
+	n.patience = longer(n.patience)
 	ctx, cancel := context.WithTimeout(ctx, n.patience)
 	defer cancel()
 	for ctx.Err() == nil {
@@ -184,6 +184,10 @@ func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved 
 	n.log.Info("the engine is not there yet", "offset", want)
 	n.handOn()
 	return nil
+}
+
+func longer(patience time.Duration) time.Duration {
+	return min(max(2*patience, firstPatience), stepTime)
 }
 
 // handOn gives leadership to a node that is up to date, when this one's engine needs long.
@@ -243,8 +247,14 @@ func (n *Node) lead(step core.Step) {
 	}
 }
 
+// blind is how long a node knows of no leader until it cuts off the clients that it passes on: it may find
+// the same one again.
+const blind = 500 * time.Millisecond
+
 // watch follows leadership. The gate shuts before anything else is thought of.
 func (n *Node) watch() {
+	var led uint64 // where clients are passed on to
+	var lost <-chan time.Time
 	for {
 		s, changed := n.cons.Changed()
 		n.mu.Lock()
@@ -264,10 +274,20 @@ func (n *Node) watch() {
 				n.stats.leaders.Inc()
 			}
 			n.log.Info("leader", "term", s.Term, "leader", name, "self", s.Leads)
-			n.closeTunnels()
+			switch lost = nil; s.Leader {
+			case 0:
+				lost = time.After(blind)
+			case led:
+			default:
+				led = s.Leader
+				n.closeTunnels()
+			}
 		}
 		select {
 		case <-changed:
+		case <-lost:
+			led, lost = 0, nil
+			n.closeTunnels()
 		case <-n.ctx.Done():
 			return
 		case <-n.cons.Stopped():

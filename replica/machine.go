@@ -25,14 +25,34 @@ type stored struct {
 
 const storedFormat = 1
 
-// Apply takes what is committed. Nothing here waits for anything but mu.
+// Apply takes what is committed. Nothing here waits for anything but mu, nor does anybody wait for what is written
+// to the log.
 func (m *machine) Apply(entries []consensus.Entry) error {
 	n := (*Node)(m)
+	begun, err := n.applyAll(entries)
+	for _, e := range begun {
+		n.log.Info("epoch begins", "epoch", e.number, "leader", e.leader, "offset", e.start)
+	}
+	return err
+}
+
+// beginning is an epoch's.
+type beginning struct {
+	number uint64
+	leader string
+	start  int64
+}
+
+func (n *Node) applyAll(entries []consensus.Entry) (begun []beginning, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range entries {
-		if err := n.apply(e); err != nil {
-			return err
+		b, err := n.apply(e)
+		if err != nil {
+			return begun, err
+		}
+		if b != nil {
+			begun = append(begun, *b)
 		}
 	}
 	n.changed()
@@ -41,28 +61,29 @@ func (m *machine) Apply(entries []consensus.Entry) error {
 		n.gate.Committed(state.Safe)
 		s.committed(state.Safe)
 	}
-	return nil
+	return begun, nil
 }
 
-func (n *Node) apply(e consensus.Entry) error {
+// apply needs mu.
+func (n *Node) apply(e consensus.Entry) (*beginning, error) {
 	n.index = e.Index
 	entry, err := core.Decode(e.Data)
 	if err != nil { // written by a newer version: going on would mean to guess
-		return fmt.Errorf("%w: entry %d: %w", consensus.ErrFormat, e.Index, err)
+		return nil, fmt.Errorf("%w: entry %d: %w", consensus.ErrFormat, e.Index, err)
 	}
 	state := n.core.State()
 	before := state.Offset
 	if !n.core.Applied(e.Term, entry) {
-		return nil
+		return nil, nil
 	}
 	switch entry := entry.(type) {
 	case core.Chunk:
 		n.spans.add(span{before, len(entry.Bytes), e.Index})
 	case core.Declaration:
 		n.spans.cut(entry.Start)
-		n.log.Info("epoch begins", "epoch", state.Current().Number, "leader", n.nameOf(entry.Node), "offset", entry.Start)
+		return &beginning{state.Current().Number, n.nameOf(entry.Node), entry.Start}, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // Restore puts a snapshot in the place of everything.

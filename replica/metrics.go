@@ -100,6 +100,7 @@ var (
 	reserveDesc = gauge("disk_reserve_bytes", "Room that is kept for the log; 0 when it was given up.")
 	lowDesc     = gauge("disk_low", "Whether the disk has too little room for what clients write: 1 or 0.")
 	refusesDesc = gauge("writes_refused", "Whether this node leads and refuses clients' writes for want of room: 1 or 0.")
+	stillDesc   = gauge("log_stands_seconds", "Since when the log has not gone on: since the last turn of its loop, ages of the oldest entries that the disk, or the node itself, has not taken.", "what")
 	logDesc     = gauge("log_bytes", "Size of the log's files.")
 	copyDesc    = gauge("snapshot_bytes", "Size of the newest snapshot.")
 	ageDesc     = gauge("snapshot_age_seconds", "Age of the newest snapshot.")
@@ -109,19 +110,26 @@ var (
 
 func (v *view) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{upDesc, leadsDesc, leaderDesc, termDesc, epochDesc, offsetDesc, indexDesc, lagDesc, activeDesc,
-		votersDesc, roundsDesc, heldDesc, clientsDesc, tunnelsDesc, fullDesc, freeDesc, reserveDesc, lowDesc, refusesDesc, logDesc,
+		votersDesc, roundsDesc, heldDesc, clientsDesc, tunnelsDesc, fullDesc, freeDesc, reserveDesc, lowDesc, refusesDesc, stillDesc, logDesc,
 		copyDesc, ageDesc, clockDesc, answersDesc} {
 		out <- d
 	}
 }
 
 func (v *view) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(v.n.ctx, viewTime)
-	defer cancel()
-	s := v.n.Status(ctx)
 	add := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
+	p := v.n.cons.Pulse()
+	for what, age := range map[string]time.Duration{"turn": p.Turn, "sync": p.Unsync, "apply": p.Apply} {
+		add(stillDesc, age.Seconds(), what)
+	}
+	if p.Turn > tooStill || p.Apply > tooStill { // what else there is to tell may never come
+		return
+	}
+	ctx, cancel := context.WithTimeout(v.n.ctx, viewTime)
+	defer cancel()
+	s := v.n.Status(ctx)
 	is := map[bool]float64{true: 1}
 	add(upDesc, is[s.Engine.Error == ""])
 	add(leadsDesc, is[s.Leads])

@@ -44,6 +44,7 @@ func (w *world) until(i int, series string, ok func(float64) bool) {
 }
 
 func is(want float64) func(float64) bool     { return func(v float64) bool { return v == want } }
+func below(most float64) func(float64) bool  { return func(v float64) bool { return v < most } }
 func above(least float64) func(float64) bool { return func(v float64) bool { return v > least } }
 
 // Every metric moves when what it tells of happens.

@@ -58,6 +58,8 @@ func (o *Ops) ready(w http.ResponseWriter, r *http.Request, n *Node, why string)
 	out := readiness{Status: "ready", Checks: map[string]string{}}
 	if n == nil {
 		out.Checks["node"] = why
+	} else if what := stillness(n.cons.Pulse()); what != "" { // and the rest may have no answer
+		out.Checks["log"] = what
 	} else {
 		ctx, cancel := context.WithTimeout(r.Context(), viewTime)
 		defer cancel()

@@ -121,22 +121,23 @@ type Node struct {
 	clock        atomic.Pointer[func() time.Time] // what others are told; a test has one of its own
 	patience     time.Duration                    // of drive, see consume
 
-	mu      sync.Mutex
-	moved   chan struct{} // closed and replaced whenever something below has changed
-	core    *core.Core
-	index   uint64 // applied
-	spans   spans
-	copied  stored // what the newest snapshot stands for
-	copyAt  uint64 // its index
-	members []Member
-	leader  uint64 // as far as this node knows
-	engine  *engine.Engine
-	session *session
-	tunnels map[io.Closer]struct{}
-	clients atomic.Int64  // connections that this node has taken
-	wanted  bool          // a snapshot is
-	wants   chan struct{} // one slot: wanted was set
-	started time.Time
+	mu         sync.Mutex
+	moved      chan struct{} // closed and replaced whenever something below has changed
+	core       *core.Core
+	index      uint64 // applied
+	spans      spans
+	copied     stored // what the newest snapshot stands for
+	copyAt     uint64 // its index
+	members    []Member
+	leader     uint64 // as far as this node knows
+	engine     *engine.Engine
+	session    *session
+	tunnels    map[io.Closer]struct{}
+	clients    atomic.Int64  // connections that this node has taken
+	maxClients atomic.Int64  // how many it takes
+	wanted     bool          // a snapshot is
+	wants      chan struct{} // one slot: wanted was set
+	started    time.Time
 
 	peers   map[uint64]peerView
 	low     bool    // this node's disk has too little room for what clients write
@@ -160,6 +161,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	cfg.defaults()
 	n = &Node{cfg: cfg, log: cfg.Logger, moved: make(chan struct{}), tunnels: map[io.Closer]struct{}{},
 		wants: make(chan struct{}, 1), peers: map[uint64]peerView{}, feedPassword: randomHex(24), started: time.Now()}
+	n.maxClients.Store(maxClients)
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.stats = newStats(n)
 	defer func() {
@@ -375,7 +377,7 @@ func (n *Node) withLog(f func(*consensus.Node)) {
 }
 
 func (n *Node) run() error {
-	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen, n.tendRoom, n.askPeers} {
+	for _, f := range []func(){n.watch, n.drive, n.accept, n.snapshots, n.tend, n.listen, n.tendRoom, n.askPeers, n.watchLog} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()

@@ -52,7 +52,7 @@ func (n *Node) begin(ctx context.Context, e *engine.Engine, term uint64, d core.
 	}
 	s.wg.Add(2)
 	go s.pass(e)
-	go s.acknowledge()
+	go s.acknowledge(at.Ack)
 	return s, nil
 }
 
@@ -166,14 +166,15 @@ func (s *session) committed(offset int64) {
 	}
 }
 
-func (s *session) acknowledge() {
+// acknowledge tells the engine.
+func (s *session) acknowledge(ack func(offset int64) error) {
 	defer s.wg.Done()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case offset := <-s.acks:
-			_ = s.at.Ack(offset) // a broken stream shows at Read
+			_ = ack(offset) // a broken stream shows at Read
 		}
 		select {
 		case <-s.ctx.Done():

@@ -315,6 +315,24 @@ func TestTransfer(t *testing.T) {
 	eventually(t, "removed", func() bool { return len(w.leader().log.members) == 2 })
 }
 
+// A hand-over to somebody who does not answer is given up soon: clients wait while it lasts.
+func TestATransferIsGivenUp(t *testing.T) {
+	w := newWorld(t, 6)
+	w.cluster(3)
+	l := w.leader()
+	to := l.id%3 + 1
+	w.partition(to, true)
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := l.Transfer(ctx, to); err == nil {
+		t.Error("somebody else leads")
+	}
+	if took := time.Since(begin); took > 10*time.Second { // an election takes 75 ms here
+		t.Errorf("it took %s", took)
+	}
+}
+
 // damage changes a byte of an entry in the middle.
 func damage(t *testing.T, fs vfs.FS, path string) {
 	t.Helper()

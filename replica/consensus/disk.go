@@ -39,6 +39,7 @@ type disk struct {
 
 	writing sync.Mutex // one batch that tells the snapshot at a time: an older one must not follow a newer one
 	broken  atomic.Pointer[error]
+	closed  bool // under writing and mu
 
 	members *history // who has to be in a snapshot that is sent
 	want    func()   // a snapshot that has them is needed
@@ -89,8 +90,11 @@ func (d *disk) broke(err error) {
 }
 
 // commit ends a batch. Pebble does not return that a batch could not be written or synced: it says so
-// with Fatalf, and goes on when that returns.
+// with Fatalf, and goes on when that returns. It needs writing, or that nobody else is there yet.
 func (d *disk) commit(b *pebble.Batch, how *pebble.WriteOptions) error {
+	if d.closed {
+		return ErrClosed
+	}
 	if err := b.Commit(how); err != nil {
 		return err
 	}
@@ -98,6 +102,16 @@ func (d *disk) commit(b *pebble.Batch, how *pebble.WriteOptions) error {
 		return *err
 	}
 	return nil
+}
+
+// close waits for who uses the database; whoever comes later has ErrClosed.
+func (d *disk) close() error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	return d.db.Close()
 }
 
 // quiet keeps Pebble from ending the process.

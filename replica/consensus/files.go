@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,8 +17,9 @@ import (
 // files keeps the snapshots' files, each named for its index. A file is a line that says its
 // format, the body, and the CRC-32C of the body (4 bytes, the highest first).
 type files struct {
-	fs  vfs.FS
-	dir string
+	fs    vfs.FS
+	dir   string
+	parts *atomic.Uint64 // were begun; no two have one name
 }
 
 const (
@@ -31,7 +33,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func openFiles(fs vfs.FS, dir string) (files, error) {
-	f := files{fs, fs.PathJoin(dir, "snapshots")}
+	f := files{fs, fs.PathJoin(dir, "snapshots"), &atomic.Uint64{}}
 	if err := MakeDir(fs, f.dir); err != nil {
 		return f, err
 	}
@@ -80,20 +82,39 @@ func (f files) path(index uint64) string {
 }
 
 // write makes a snapshot's file: whole and on disk, or not at all.
-func (f files) write(index uint64, body func(io.Writer) error) (err error) {
-	part := f.path(index) + partSuffix
-	file, err := f.fs.Create(part, vfs.WriteCategoryUnspecified)
+func (f files) write(index uint64, body func(io.Writer) error) error {
+	part, err := f.begin(index, body)
 	if err != nil {
 		return err
 	}
-	if err = fill(file, body); err == nil {
+	return f.place(part, index)
+}
+
+// syncEvery is how much of a file is written before it goes to the disk: all of it at its end would hold up the
+// syncs of the log.
+const syncEvery = 2 << 20
+
+// begin writes the file, to disk, under a name of its own.
+func (f files) begin(index uint64, body func(io.Writer) error) (part string, err error) {
+	part = f.path(index) + "." + strconv.FormatUint(f.parts.Add(1), 10) + partSuffix
+	file, err := f.fs.Create(part, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return "", err
+	}
+	steps := vfs.NewSyncingFile(file, vfs.SyncingFileOptions{BytesPerSync: syncEvery, NoSyncOnClose: true})
+	if err = fill(steps, body); err == nil {
 		err = file.Sync()
 	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return errors.Join(err, f.fs.Remove(part))
+	if err = errors.Join(err, steps.Close()); err != nil {
+		return "", errors.Join(err, f.fs.Remove(part))
 	}
+	return part, nil
+}
+
+// place gives the file its name.
+func (f files) place(part string, index uint64) error {
 	if err := f.fs.Rename(part, f.path(index)); err != nil {
-		return err
+		return errors.Join(err, f.fs.Remove(part))
 	}
 	return syncDir(f.fs, f.dir)
 }

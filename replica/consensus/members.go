@@ -188,8 +188,12 @@ func (n *Node) Progress(ctx context.Context) []Progress {
 	return nil
 }
 
-// Transfer hands leadership to a member. Errors: ErrNotLeader, ErrStopped, ErrClosed.
+// Transfer hands leadership to a member. When that has not been done within an election's time raft has given it up,
+// and within one more nobody who was told to stand for election will win it. Errors: ErrNotLeader, ErrStopped,
+// ErrClosed.
 func (n *Node) Transfer(ctx context.Context, to uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(2*n.cfg.ElectionTicks)*n.cfg.Tick)
+	defer cancel()
 	answer := make(chan error, 1)
 	n.in.call(func() {
 		if n.raft.BasicStatus().RaftState != raft.StateLeader {
@@ -225,21 +229,37 @@ func (n *Node) until(ctx context.Context, ok func() bool) error {
 }
 
 // SaveSnapshot puts a file and data in the place of the log up to index, which must have been
-// applied here, and then gives up that part of the log.
+// applied here, and then gives up that part of the log. Where there is a snapshot of index, or of a later entry,
+// that one stays.
 func (n *Node) SaveSnapshot(index uint64, data []byte, body func(io.Writer) error) error {
+	if index <= n.disk.newest().GetMetadata().GetIndex() {
+		return nil
+	}
 	m, ok := n.members.at(index)
 	if !ok {
 		return fmt.Errorf("replica: no members are known at entry %d", index)
 	}
 	term, err := n.disk.Term(index)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrClosed):
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrCompacted, err)
 	}
 	s, err := m.snapshot(index, term, data)
 	if err != nil {
 		return err
 	}
-	if err := n.files.write(index, body); err != nil {
+	part, err := n.files.begin(index, body)
+	if err != nil {
+		return err
+	}
+	n.placing.Lock()
+	defer n.placing.Unlock()
+	if index <= n.disk.newest().GetMetadata().GetIndex() { // one came meanwhile
+		return n.files.fs.Remove(part)
+	}
+	if err := n.files.place(part, index); err != nil {
 		return err
 	}
 	if err := n.disk.putSnapshot(s, n.cfg.KeepBytes); err != nil {
@@ -257,14 +277,39 @@ func (n *Node) SnapshotInfo(index uint64) (size int64, made time.Time, err error
 	return n.files.stat(index)
 }
 
-// ReceiveSnapshot stores the file of a snapshot that another node sends, then takes its message.
+// ReceiveSnapshot stores the file of a snapshot that another node sends, then takes its message. One that
+// comes a second time does not touch the first one's file.
 func (n *Node) ReceiveSnapshot(m *pb.Message, file io.Reader) error {
 	index := m.GetSnapshot().GetMetadata().GetIndex()
-	err := n.files.write(index, func(w io.Writer) error { _, err := io.Copy(w, file); return err })
-	if err == nil {
-		n.Step(m)
+	part, err := n.files.begin(index, func(w io.Writer) error { _, err := io.Copy(w, file); return err })
+	if err != nil {
+		return err
 	}
+	n.placing.Lock()
+	defer n.placing.Unlock()
+	commit, err := n.committed()
+	if err != nil || index <= commit { // raft, which has that, says so
+		n.Step(m)
+		return errors.Join(err, n.files.fs.Remove(part))
+	}
+	if err := n.files.place(part, index); err != nil {
+		return err
+	}
+	n.Step(m)
+	_, err = n.committed() // by now raft has taken it, and has it committed, or has no use for it
 	return err
+}
+
+// committed is what raft knows to be so once it has looked at all that came before.
+func (n *Node) committed() (uint64, error) {
+	commit := make(chan uint64, 1)
+	n.in.call(func() { commit <- n.raft.BasicStatus().HardState.GetCommit() })
+	select {
+	case c := <-commit:
+		return c, nil
+	case <-n.stop:
+		return 0, ErrClosed
+	}
 }
 
 // Entries gives entries from lo up to and without hi, at least one, of at most about most

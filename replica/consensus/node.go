@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -18,8 +19,8 @@ import (
 
 // Limits of what is on its way.
 const (
-	maxMessage     = 1 << 20  // bytes of entries in one message, and in one Apply
-	maxInflight    = 64 << 20 // bytes to one follower that it has not acknowledged
+	maxMessage     = 1 << 20 // bytes of entries in one message, and in one Apply
+	maxInflight    = 8 << 20 // bytes to one follower that it has not acknowledged: what the loop reads from the disk in one turn
 	maxUncommitted = 256 << 20
 	maxQueued      = 16 << 20 // bytes of proposals that raft has not seen; Propose waits above it
 )
@@ -30,12 +31,13 @@ type Node struct {
 	disk    *disk
 	files   files
 	reserve reserve
-	mark    mark          // only the loop touches it
+	mark    mark          // only the marker touches it
 	raft    *raft.RawNode // only the loop touches it
 
 	in      inbox
 	appends queue
 	applies queue
+	turned  atomic.Int64 // when the loop began its last turn
 	stop    chan struct{}
 	failing sync.Once
 	wg      sync.WaitGroup
@@ -45,8 +47,9 @@ type Node struct {
 	changed chan struct{} // closed and replaced when term or leader change
 	failure error
 
-	members *history // only the applier changes it
-	reads   reads    // only the loop touches it
+	placing sync.Mutex // a snapshot's file and what the log says of it change together
+	members *history   // only the applier changes it
+	reads   reads      // only the loop touches it
 	commits commits
 	stand   stand
 }
@@ -118,10 +121,12 @@ func Open(c Config) (*Node, error) {
 		return nil, fullOr(errors.Join(err, n.mark.close(), n.disk.db.Close()))
 	}
 	n.publish()
-	n.wg.Add(3)
+	n.turned.Store(now())
+	n.wg.Add(4)
 	go n.loop()
 	go n.appender()
 	go n.applier()
+	go n.marker()
 	return n, nil
 }
 
@@ -191,7 +196,7 @@ func (n *Node) Close() error {
 	n.failing.Do(func() { close(n.stop) })
 	n.wg.Wait()
 	n.reads.end()
-	if err := errors.Join(n.mark.close(), n.disk.db.Close()); n.Failed() == nil {
+	if err := errors.Join(n.mark.close(), n.disk.close()); n.Failed() == nil {
 		return err
 	}
 	return nil // Failed has said it
@@ -254,20 +259,17 @@ func (n *Node) loop() {
 	defer n.wg.Done()
 	tick := time.NewTicker(n.cfg.Tick)
 	defer tick.Stop()
-	for ticks := 0; ; {
+	for {
 		select {
 		case <-n.stop:
-			n.mark.put(n.State().Applied)
 			return
 		case <-tick.C:
 			n.raft.Tick()
-			if ticks++; ticks%markEvery == 0 { // what is applied is on this node's disk
-				n.mark.put(n.State().Applied)
-			}
 			n.stand.tick(n.raft, n.members.newest().members)
 			n.sayCommits()
 		case <-n.in.wake:
 		}
+		n.turned.Store(now())
 		n.take()
 		for n.raft.HasReady() {
 			n.ready(n.raft.Ready())
@@ -376,6 +378,7 @@ func (n *Node) appender() {
 			n.fail(fmt.Errorf("writing the log: %w", err))
 			return
 		}
+		n.appends.done()
 		n.cfg.Observe(Synced, time.Since(begin))
 		for _, m := range ms {
 			if !raft.IsEmptySnap(m.GetSnapshot()) {
@@ -420,6 +423,7 @@ func (n *Node) applier() {
 				return
 			}
 		}
+		n.applies.done()
 	}
 }
 

@@ -46,7 +46,7 @@ func (b *inbox) signal() {
 // lost.
 const (
 	maxSteps     = 16 << 10
-	maxStepBytes = 2 * maxInflight
+	maxStepBytes = 4 * maxInflight
 )
 
 func (b *inbox) step(ms []*pb.Message) {
@@ -129,8 +129,9 @@ func (b *inbox) refused(ps []proposal) {
 // queue hands messages from the loop to one goroutine, which takes all that are there.
 type queue struct {
 	wake chan struct{}
-	mu   sync.Mutex
-	ms   []*pb.Message
+	backlog
+	mu sync.Mutex
+	ms []*pb.Message
 }
 
 func (q *queue) init() { q.wake = make(chan struct{}, 1) }
@@ -138,6 +139,7 @@ func (q *queue) init() { q.wake = make(chan struct{}, 1) }
 func (q *queue) put(m *pb.Message) {
 	q.mu.Lock()
 	q.ms = append(q.ms, m)
+	q.came()
 	q.mu.Unlock()
 	select {
 	case q.wake <- struct{}{}:
@@ -145,7 +147,7 @@ func (q *queue) put(m *pb.Message) {
 	}
 }
 
-// take returns nil when the node stops.
+// take returns nil when the node stops. Whoever takes says when it is done.
 func (q *queue) take(stop <-chan struct{}) []*pb.Message {
 	for {
 		select {
@@ -156,6 +158,9 @@ func (q *queue) take(stop <-chan struct{}) []*pb.Message {
 		q.mu.Lock()
 		ms := q.ms
 		q.ms = nil
+		if len(ms) > 0 {
+			q.took()
+		}
 		q.mu.Unlock()
 		if len(ms) > 0 {
 			return ms

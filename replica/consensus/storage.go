@@ -45,6 +45,9 @@ func (d *disk) Entries(lo, hi, maxSize uint64) ([]*pb.Entry, error) {
 
 // fromDisk needs mu: what it reads must not be truncated meanwhile.
 func (d *disk) fromDisk(lo, hi, maxSize uint64) (out []*pb.Entry, err error) {
+	if d.closed {
+		return nil, ErrClosed
+	}
 	it, err := d.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(lo), UpperBound: entryKey(hi)})
 	if err != nil {
 		return nil, err
@@ -66,6 +69,9 @@ func (d *disk) fromDisk(lo, hi, maxSize uint64) (out []*pb.Entry, err error) {
 	}
 	if err := it.Error(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if next := lo + uint64(len(out)); next < hi { // raft would take nothing for nothing to do, and ask again without end
+		return nil, fmt.Errorf("%w: entry %d is missing", ErrDamaged, next)
 	}
 	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -161,6 +162,9 @@ func (w *world) cluster(n int) {
 			w.t.Fatal(err)
 		}
 		eventually(w.t, "added", func() bool { return w.leader().Promote(ctx, id) == nil })
+		eventually(w.t, "it has the log", func() bool {
+			return slices.ContainsFunc(w.leader().Progress(ctx), func(p consensus.Progress) bool { return p.ID == id && p.Sound })
+		})
 		cancel()
 	}
 }

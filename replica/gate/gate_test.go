@@ -517,3 +517,45 @@ func TestManyClients(t *testing.T) {
 		c.expect("+OK")
 	}
 }
+
+// slowLog is a log that nobody reads.
+type slowLog struct {
+	slog.Handler
+	stuck, goOn chan struct{}
+}
+
+func (l slowLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l slowLog) Handle(context.Context, slog.Record) error {
+	close(l.stuck)
+	<-l.goOn
+	return nil
+}
+
+// A log that nobody reads does not hold the gate: those who commit and those who verify wait for it.
+func TestNobodyWaitsForTheLog(t *testing.T) {
+	l := slowLog{slog.DiscardHandler, make(chan struct{}), make(chan struct{})}
+	w := newWorld(t, func(c *Config) { c.Logger = slog.New(l) })
+	defer close(l.goOn)
+	w.silent.Store(true)
+	c := w.dial()
+	c.say("GET none")
+	w.eventually("it asks", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.asked) > 0 })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.mu.Lock()
+		asked := w.asked
+		w.mu.Unlock()
+		for _, a := range asked {
+			a(false)
+		}
+		w.gate.Stats()
+	}()
+	<-l.stuck
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for who writes the log")
+	}
+}

@@ -98,8 +98,10 @@ func (g *Gate) verify(session, id uint64) {
 			return
 		}
 		if !ok {
-			g.cfg.Logger.Info("gate: leadership was not confirmed; clients are cut off")
 			g.shut()
+			g.wg.Go(func() { // whoever says no waits for nobody
+				g.cfg.Logger.Info("gate: leadership was not confirmed; clients are cut off")
+			})
 			return
 		}
 		g.rounds.verify(id)

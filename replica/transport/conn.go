@@ -52,6 +52,8 @@ type Conn struct {
 	Peer uint64 // who is on the other side, where it was accepted
 	Kind string
 	t    *Transport
+
+	number uint64 // in which order it was accepted
 }
 
 // Close ends the connection at once.

@@ -17,7 +17,7 @@ import (
 // Limits of what waits for one peer.
 const (
 	maxControl = 4 << 20
-	maxData    = 96 << 20
+	maxData    = 32 << 20
 	maxFrame   = 256 << 20 // above the largest message: one entry can be larger than a batch
 	writeTime  = 5 * time.Second
 	smallest   = 20 * time.Millisecond // pause before the next try to connect

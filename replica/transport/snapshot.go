@@ -13,12 +13,16 @@ import (
 // stall bounds how long a snapshot's connection may stand still.
 const stall = 30 * time.Second
 
-// sendSnapshot sends one at a time to a peer, in the background.
-func (p *peer) sendSnapshot(m *pb.Message) {
+// sendSnapshot sends one at a time to a peer, in the background. It returns false when it does not, and nobody
+// will say what became of it.
+func (p *peer) sendSnapshot(m *pb.Message) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.snapshot || p.ctx.Err() != nil {
-		return
+	switch {
+	case p.ctx.Err() != nil:
+		return false
+	case p.snapshot: // whose end is told
+		return true
 	}
 	p.snapshot = true
 	p.t.wg.Add(1)
@@ -33,6 +37,7 @@ func (p *peer) sendSnapshot(m *pb.Message) {
 		}
 		p.t.cfg.SnapshotSent(p.id, err == nil)
 	}()
+	return true
 }
 
 // copySnapshot sends the message, the file's size, the file; one byte comes back when it is

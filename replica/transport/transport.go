@@ -47,7 +47,7 @@ type Config struct {
 	OpenSnapshot func(m *pb.Message) (file io.ReadCloser, size int64, err error)
 	SnapshotSent func(to uint64, ok bool)
 	Unreachable  func(id uint64)
-	Lost         func(id uint64)          // a connection by which that node sent messages broke; may be nil
+	Lost         func(id uint64)          // the newest connection by which that node sent messages broke; may be nil
 	Streams      map[string]func(c *Conn) // by kind; the function owns the connection
 }
 
@@ -66,6 +66,7 @@ type Transport struct {
 	cluster string
 	peers   map[uint64]*peer
 	conns   map[*Conn]struct{}
+	newest  map[sender]*Conn
 
 	complained time.Time
 }
@@ -83,7 +84,8 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{cfg: cfg, server: server, client: client, cluster: cfg.Cluster,
-		peers: map[uint64]*peer{}, conns: map[*Conn]struct{}{}, places: make(chan struct{}, maxStrangers)}
+		peers: map[uint64]*peer{}, conns: map[*Conn]struct{}{},
+		newest: map[sender]*Conn{}, places: make(chan struct{}, maxStrangers)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if cfg.Listener == nil { // it only asks
 		return t, nil
@@ -132,11 +134,10 @@ func (t *Transport) Send(ms []*pb.Message) {
 		t.mu.Lock()
 		p := t.peers[m.GetTo()]
 		t.mu.Unlock()
-		switch {
-		case p == nil:
-		case m.GetType() == pb.MsgSnap:
-			p.sendSnapshot(m)
-		case !p.send(m):
+		switch snapshot := m.GetType() == pb.MsgSnap; {
+		case snapshot && (p == nil || !p.sendSnapshot(m)): // raft waits to hear what became of it
+			t.cfg.SnapshotSent(m.GetTo(), false)
+		case !snapshot && (p == nil || !p.send(m)):
 			t.cfg.Unreachable(m.GetTo())
 		}
 	}
@@ -206,7 +207,7 @@ func (t *Transport) track(c *Conn) bool {
 
 func (t *Transport) accept() {
 	defer t.wg.Done()
-	for {
+	for number := uint64(1); ; number++ {
 		raw, err := t.cfg.Listener.Accept()
 		if err != nil {
 			if t.ctx.Err() != nil {
@@ -227,7 +228,7 @@ func (t *Transport) accept() {
 		t.wg.Add(1)
 		go func() {
 			defer t.wg.Done()
-			c, handle, err := t.greet(raw)
+			c, handle, err := t.greet(raw, number)
 			<-t.places
 			if err != nil {
 				t.refused(raw.RemoteAddr(), err)
@@ -254,8 +255,8 @@ func (t *Transport) refused(from net.Addr, err error) {
 }
 
 // greet finds out who connects and for what.
-func (t *Transport) greet(raw net.Conn) (*Conn, func(*Conn), error) {
-	c := &Conn{Conn: tls.Server(raw, t.server), t: t}
+func (t *Transport) greet(raw net.Conn, number uint64) (*Conn, func(*Conn), error) {
+	c := &Conn{Conn: tls.Server(raw, t.server), t: t, number: number}
 	_ = raw.SetDeadline(time.Now().Add(dialTime))
 	h, err := c.receiveHello(t.ctx)
 	if err != nil {
@@ -287,12 +288,7 @@ func (t *Transport) admit(h hello) (func(*Conn), error) {
 	}
 	switch h.Kind {
 	case kindControl, kindData:
-		return func(c *Conn) {
-			t.receive(c)
-			if t.cfg.Lost != nil && t.ctx.Err() == nil {
-				t.cfg.Lost(c.Peer)
-			}
-		}, nil
+		return t.hear, nil
 	case kindSnapshot:
 		return t.receiveSnapshot, nil
 	}
@@ -300,6 +296,33 @@ func (t *Transport) admit(h hello) (func(*Conn), error) {
 		return f, nil
 	}
 	return nil, fmt.Errorf("%w: unknown kind %.32q", ErrRefused, h.Kind)
+}
+
+// sender is who sends messages, by which of its two connections.
+type sender struct {
+	id   uint64
+	kind string
+}
+
+// hear takes messages until the connection ends, and tells of its end if the node has no newer one: of one that
+// the network had given up nobody hears for long, and then it says nothing of how the node is.
+func (t *Transport) hear(c *Conn) {
+	from := sender{c.Peer, c.Kind}
+	t.mu.Lock()
+	if other := t.newest[from]; other == nil || other.number < c.number {
+		t.newest[from] = c
+	}
+	t.mu.Unlock()
+	t.receive(c)
+	t.mu.Lock()
+	newest := t.newest[from] == c
+	if newest {
+		delete(t.newest, from)
+	}
+	t.mu.Unlock()
+	if newest && t.cfg.Lost != nil && t.ctx.Err() == nil {
+		t.cfg.Lost(c.Peer)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -290,4 +291,44 @@ func TestReconnects(t *testing.T) {
 		a.Send([]*pb.Message{message(pb.MsgHeartbeat, 1, 2, 0)})
 		return b.count(pb.MsgHeartbeat) > 0
 	})
+}
+
+// A connection that was given up long ago ends when the network says so. It tells nothing of the node, which
+// has a newer one.
+func TestOnlyTheNewestConnectionIsMissed(t *testing.T) {
+	var lost atomic.Int32
+	a := open(t, 1, nil)
+	b := open(t, 2, func(c *transport.Config) { c.Lost = func(uint64) { lost.Add(1) } })
+	dial := func(kind string) *transport.Conn {
+		t.Helper()
+		c, err := a.Dial(t.Context(), b.addr, kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	dead := dial("raft-control")
+	newest, data := dial("raft-control"), dial("raft-data")
+	_ = dead.Close()
+	_ = newest.Close()
+	eventually(t, "the newest is missed", func() bool { return lost.Load() == 1 })
+	_ = data.Close()
+	eventually(t, "the only one of its kind is missed", func() bool { return lost.Load() == 2 })
+	if err := b.Close(); err != nil { // all that was open has ended
+		t.Fatal(err)
+	}
+	if n := lost.Load(); n != 2 {
+		t.Errorf("%d ends were told", n)
+	}
+}
+
+// Raft sends a node nothing until it hears what became of the snapshot.
+func TestASnapshotThatCannotBeSentHasFailed(t *testing.T) {
+	a := open(t, 1, nil)
+	m := message(pb.MsgSnap, 1, 7, 0)
+	m.Snapshot = &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: new(uint64(7))}}
+	a.Send([]*pb.Message{m}) // to somebody whose address is not known yet
+	eventually(t, "told", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.sent) == 1 && !a.sent[0] })
+	a.Send([]*pb.Message{message(pb.MsgApp, 1, 7, 1)})
+	eventually(t, "told of entries, too", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.unreachable == 1 })
 }
