@@ -156,6 +156,9 @@ func everythingSold(e *evidence) (wrong findings, looked string) {
 // backWithin is how late a unit may come back, with a server there to do it.
 const backWithin = time.Second
 
+// backAfter is how long after an outage units are back whose holds ended in it.
+const backAfter = 3 * time.Second
+
 // unitsCameBack looks at the holds that nobody paid for.
 func unitsCameBack(e *evidence) (wrong findings, looked string) {
 	var worst int64
@@ -182,7 +185,7 @@ func (e *evidence) dueBack(t int64) int64 {
 	until := t + backWithin.Microseconds()
 	for _, gap := range e.noService() {
 		if t < gap.to && until > gap.from {
-			until = max(until, gap.to+backWithin.Microseconds())
+			until = max(until, gap.to+backAfter.Microseconds())
 		}
 	}
 	return until

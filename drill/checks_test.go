@@ -255,18 +255,18 @@ func TestTimeWithoutAServerDoesNotCount(t *testing.T) {
 	}{
 		{"no outage", 1, nil, 11_000},
 		{"an earlier one", 1, []outage{down(0, 8e6, 9e6)}, 11_000},
-		{"down when it ended", 1, []outage{down(0, 9e6, 12e6)}, 13_000},
-		{"down a moment later", 1, []outage{down(0, 10.5e6, 12e6)}, 13_000},
+		{"down when it ended", 1, []outage{down(0, 9e6, 12e6)}, 15_000},
+		{"down a moment later", 1, []outage{down(0, 10.5e6, 12e6)}, 15_000},
 		{"down after it was due", 1, []outage{down(0, 11.5e6, 12e6)}, 11_000},
-		{"two in a row", 1, []outage{down(0, 9e6, 12e6), down(0, 12.5e6, 14e6)}, 15_000},
+		{"two in a row", 1, []outage{down(0, 9e6, 12e6), down(0, 12.5e6, 14e6)}, 17_000},
 		{"one of two", 2, []outage{down(0, 9e6, 12e6)}, 11_000},
 		{"two of two", 2, []outage{down(0, 9e6, 12e6), down(1, 11e6, 15e6)}, 11_000},
-		{"the database", 2, []outage{of(FaultStopDB, 9e6, 12e6)}, 13_000},
-		{"the database, later than the server", 1, []outage{of(FaultStopDB, 12.5e6, 14e6), down(0, 9e6, 12e6)}, 15_000},
-		{"the database, and one of two", 2, []outage{down(1, 8e6, 20e6), of(FaultStopDB, 10.1e6, 13e6)}, 14_000},
-		{"the database, longer than the server", 1, []outage{down(0, 9e6, 10.5e6), of(FaultStopDB, 9e6, 13e6)}, 14_000},
+		{"the database", 2, []outage{of(FaultStopDB, 9e6, 12e6)}, 15_000},
+		{"the database, later than the server", 1, []outage{of(FaultStopDB, 12.5e6, 14e6), down(0, 9e6, 12e6)}, 17_000},
+		{"the database, and one of two", 2, []outage{down(1, 8e6, 20e6), of(FaultStopDB, 10.1e6, 13e6)}, 16_000},
+		{"the database, longer than the server", 1, []outage{down(0, 9e6, 10.5e6), of(FaultStopDB, 9e6, 13e6)}, 16_000},
 		{"the store", 1, []outage{of(FaultPauseStore, 9e6, 12e6), of(FaultKillStore, 9e6, 12e6), of(FaultFlushStore, 9e6, 12e6)}, 11_000},
-		{"two of two at the wrong moment", 2, []outage{down(0, 9e6, 12e6), down(1, 10.5e6, 15e6)}, 13_000},
+		{"two of two at the wrong moment", 2, []outage{down(0, 9e6, 12e6), down(1, 10.5e6, 15e6)}, 15_000},
 	} {
 		e := &evidence{Outages: c.outages, Counts: map[string]int{"servers": c.servers}}
 		if got := e.dueBack(10e6); got != c.want*1000 {
