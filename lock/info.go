@@ -78,7 +78,7 @@ func modeOf(weight, of int64) string {
 // of them. It asks 1,024 times, so it is for people, not for programs.
 func (l *Locker) List(ctx context.Context, limit int) ([]string, error) {
 	if limit < 1 || limit > 10_000 {
-		return nil, fmt.Errorf("%w: limit %d is not in 1..10000", ErrInvalid, limit)
+		return nil, invalid("limit", "%d is not in 1..10000", limit)
 	}
 	var all []string
 	for b := 0; b < buckets && len(all) < limit; b++ {
@@ -98,9 +98,9 @@ func (l *Locker) Break(ctx context.Context, name, owner, reason string) (bool, e
 		return false, err
 	}
 	if reason == "" || len(reason) > 1000 {
-		return false, fmt.Errorf("%w: a reason of 1..1000 bytes is needed", ErrInvalid)
+		return false, invalid("reason", "is not 1..1000 bytes")
 	}
-	outcome, err := l.end(ctx, name, owner)
+	outcome, err := l.end(ctx, name, owner, 0)
 	if err != nil {
 		return false, fmt.Errorf("lock: %q: %w", name, err)
 	}

@@ -3,7 +3,6 @@ package lock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -18,9 +17,9 @@ const maxSeveral = 100
 func (l *Locker) AcquireAll(ctx context.Context, names []string, r Request) ([]*Lease, error) {
 	switch sorted := slices.Sorted(slices.Values(names)); {
 	case len(names) == 0 || len(names) > maxSeveral:
-		return nil, fmt.Errorf("%w: %d names are not in 1..%d", ErrInvalid, len(names), maxSeveral)
+		return nil, invalid("names", "are %d, not 1..%d", len(names), maxSeveral)
 	case len(slices.Compact(sorted)) < len(names):
-		return nil, fmt.Errorf("%w: a name is there twice", ErrInvalid)
+		return nil, invalid("names", "are not all different")
 	}
 	order := make([]int, len(names))
 	for i := range order {

@@ -4,6 +4,41 @@
  */
 
 export interface paths {
+    "/v1/locks/{name}/leases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Acquire a lock, or stand in line for it */
+        post: operations["acquire-lock"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/locks/{name}/leases/{lease}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Renew a lease */
+        put: operations["renew-lease"];
+        post?: never;
+        /** Release a lock */
+        delete: operations["release-lease"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/orders/{id}": {
         parameters: {
             query?: never;
@@ -206,6 +241,21 @@ export interface components {
             /** @description Who the caller says the buyer is. */
             buyer: string;
         };
+        Lease: {
+            /**
+             * Format: int64
+             * @description What is left of its life. Count from before you sent the request; if that stood in line, renew at once and count from there.
+             */
+            expires_in_ms: number;
+            /** @description Its id. Whoever knows it, with the same API key, renews and releases the lease: a secret of its holder. */
+            lease: string;
+            lock: string;
+            /**
+             * Format: int64
+             * @description The fencing token: larger than those of all earlier leases of the lock. What the lock protects has to refuse smaller ones (header Fencing-Token).
+             */
+            token: number;
+        };
         NewSaleInputBody: {
             /** @description ISO 4217. */
             currency: string;
@@ -283,6 +333,13 @@ export interface components {
             /** Format: date-time */
             updated_at: string;
         };
+        RenewInputBody: {
+            /**
+             * Format: int64
+             * @description Its life from now on, up to the end of max_hold_ms.
+             */
+            ttl_ms: number;
+        };
         Sale: {
             /** Format: date-time */
             created_at: string;
@@ -307,6 +364,39 @@ export interface components {
         SalesOutputBody: {
             sales: components["schemas"]["Sale"][] | null;
         };
+        Wish: {
+            /** @description When the wait is over, keep the place in line for 3 s, for a request with the same Idempotency-Key. */
+            keep_place?: boolean;
+            /**
+             * Format: int64
+             * @description End of the lease however often it is renewed, ttl_ms at least; an hour if left out.
+             */
+            max_hold_ms?: number;
+            /**
+             * Format: int64
+             * @description How many permits there are in all; everybody has to say the same.
+             */
+            of?: number;
+            /**
+             * Format: int64
+             * @description It is a semaphore: so many permits of it are wanted. Needs of.
+             */
+            permits?: number;
+            /** @description Others who ask for it shared may have it at the same time. */
+            shared?: boolean;
+            /**
+             * Format: int64
+             * @description Life of the lease if it is not renewed; 10,000 if left out.
+             */
+            ttl_ms?: number;
+            /**
+             * Format: int64
+             * @description How long to stand in line, first come first served; 0: not at all.
+             */
+            wait_ms?: number;
+            /** @description Who wants it, for people who look; the API key's name if left out. */
+            who?: string;
+        };
     };
     responses: never;
     parameters: never;
@@ -316,6 +406,313 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    "acquire-lock": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description A string that the client makes, unique to what it wants: draft-ietf-httpapi-idempotency-key-header-07. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description What is locked: 1..512 bytes of UTF-8 without control characters, percent-encoded (a slash is %2F). */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Wish"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "renew-lease": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description What is locked: 1..512 bytes of UTF-8 without control characters, percent-encoded (a slash is %2F). */
+                name: string;
+                /** @description The lease's id, as acquiring gave it. */
+                lease: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RenewInputBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lease"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "release-lease": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description What is locked: 1..512 bytes of UTF-8 without control characters, percent-encoded (a slash is %2F). */
+                name: string;
+                /** @description The lease's id, as acquiring gave it. */
+                lease: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Conflict */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     "get-order": {
         parameters: {
             query?: never;

@@ -1,0 +1,193 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/holdfast-dev/holdfast/lock"
+)
+
+// maxWait bounds how long one request stands in line: proxies close a connection on which nothing is
+// said for a minute.
+const maxWait = 30 * time.Second
+
+type LockPath struct {
+	Name string `path:"name" minLength:"1" maxLength:"512" doc:"What is locked: 1..512 bytes of UTF-8 without control characters, percent-encoded (a slash is %2F)."`
+}
+
+type LeasePath struct {
+	LockPath
+	Lease string `path:"lease" maxLength:"300" doc:"The lease's id, as acquiring gave it."`
+}
+
+// Wish is how a lock is wanted.
+type Wish struct {
+	TTL       int64  `json:"ttl_ms,omitempty" minimum:"100" maximum:"3600000" doc:"Life of the lease if it is not renewed; 10,000 if left out."`
+	MaxHold   int64  `json:"max_hold_ms,omitempty" minimum:"100" maximum:"86400000" doc:"End of the lease however often it is renewed, ttl_ms at least; an hour if left out."`
+	Wait      int64  `json:"wait_ms,omitempty" minimum:"0" maximum:"30000" doc:"How long to stand in line, first come first served; 0: not at all."`
+	KeepPlace bool   `json:"keep_place,omitempty" doc:"When the wait is over, keep the place in line for 3 s, for a request with the same Idempotency-Key."`
+	Shared    bool   `json:"shared,omitempty" doc:"Others who ask for it shared may have it at the same time."`
+	Permits   int64  `json:"permits,omitempty" minimum:"1" maximum:"100000" doc:"It is a semaphore: so many permits of it are wanted. Needs of."`
+	Of        int64  `json:"of,omitempty" minimum:"1" maximum:"100000" doc:"How many permits there are in all; everybody has to say the same."`
+	Who       string `json:"who,omitempty" maxLength:"200" doc:"Who wants it, for people who look; the API key's name if left out."`
+}
+
+func (w Wish) request(caller string) lock.Request {
+	who := w.Who
+	if who == "" {
+		who = caller
+	}
+	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+	return lock.Request{Shared: w.Shared, Permits: w.Permits, Of: w.Of, TTL: ms(w.TTL), MaxHold: ms(w.MaxHold), Who: who}
+}
+
+type acquireInput struct {
+	MayKeyed
+	LockPath
+	Body *Wish
+}
+
+// Resolve lets a request take longer than others: for as long as it stands in line.
+func (in *acquireInput) Resolve(ctx huma.Context) []error {
+	until := time.Now().Add(maxWait + writeAll)
+	_, w := humago.Unwrap(ctx)
+	err := http.NewResponseController(w).SetWriteDeadline(until)
+	// A read that lasts beyond the deadline that was there for the body would count as a client that has gone.
+	if err := errors.Join(err, ctx.SetReadDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return []error{err}
+	}
+	return in.MayKeyed.Resolve(ctx)
+}
+
+// Lease is a lock that is held.
+type Lease struct {
+	Lock      string `json:"lock"`
+	Lease     string `json:"lease" doc:"Its id. Whoever knows it, with the same API key, renews and releases the lease: a secret of its holder."`
+	Token     int64  `json:"token" doc:"The fencing token: larger than those of all earlier leases of the lock. What the lock protects has to refuse smaller ones (header Fencing-Token)."`
+	ExpiresIn int64  `json:"expires_in_ms" doc:"What is left of its life. Count from before you sent the request; if that stood in line, renew at once and count from there."`
+}
+
+type leaseOutput struct{ Body Lease }
+
+func leaseOf(c lock.Claim) *leaseOutput {
+	_, secret, _ := strings.Cut(c.Owner, "/")
+	return &leaseOutput{Lease{Lock: c.Name, Lease: fmt.Sprintf("%d-%s", c.Token, secret), Token: c.Token, ExpiresIn: c.Left.Milliseconds()}}
+}
+
+// claim reads a lease's id. The owner in the store begins with the caller's name: an id is of no use
+// with another caller's key.
+func (in *LeasePath) claim(caller string) (lock.Claim, error) {
+	number, secret, ok := strings.Cut(in.Lease, "-")
+	token, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || !ok || token <= 0 || secret == "" || !plain(secret) {
+		return lock.Claim{}, &lock.InvalidError{Field: "lease", Reason: "is no lease's id"}
+	}
+	return lock.Claim{Name: in.Name, Owner: caller + "/" + secret, Token: token}, nil
+}
+
+type renewInput struct {
+	LeasePath
+	Body struct {
+		TTL int64 `json:"ttl_ms" minimum:"100" maximum:"3600000" doc:"Its life from now on, up to the end of max_hold_ms."`
+	}
+}
+
+func (s *Server) lockRoutes() {
+	acquire := s.operation("acquire-lock", http.MethodPost, "/v1/locks/{name}/leases", "Acquire a lock, or stand in line for it", 201)
+	acquire.Errors = append(acquire.Errors, http.StatusTooManyRequests)
+	huma.Register(s.api, acquire, s.acquireLock)
+	huma.Register(s.api, s.operation("renew-lease", http.MethodPut, "/v1/locks/{name}/leases/{lease}", "Renew a lease", 200), s.renewLease)
+	huma.Register(s.api, s.operation("release-lease", http.MethodDelete, "/v1/locks/{name}/leases/{lease}", "Release a lock", 204), s.releaseLease)
+}
+
+// owner is who a request acquires for. With an Idempotency-Key it is the same for a repeat of the
+// same request; another wish is another request.
+func owner(ctx context.Context, scope string, w Wish) string {
+	secret := rand.Text()
+	if scope != "" {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%v %d %d", scope, w.Shared, w.Permits, w.Of))
+		secret = base32.StdEncoding.EncodeToString(sum[:])[:len(secret)]
+	}
+	return caller(ctx) + "/" + secret
+}
+
+// errWaitOver ends a wait whose time is over.
+var errWaitOver = fmt.Errorf("%w until the end of the wait", lock.ErrHeld)
+
+func (s *Server) acquireLock(ctx context.Context, in *acquireInput) (*leaseOutput, error) {
+	var w Wish
+	if in.Body != nil {
+		w = *in.Body
+	}
+	switch {
+	case s.Locks == nil:
+		return nil, s.noLocks(ctx)
+	case w.KeepPlace && in.scope == "":
+		return nil, fieldProblem("keep_place", "needs an Idempotency-Key, by which who comes back is known")
+	}
+	ctx, cancel := s.patient(ctx, w)
+	defer cancel()
+	c, err := s.Locks.Claim(ctx, in.Name, lock.ClaimRequest{
+		Request: w.request(caller(ctx)), Owner: owner(ctx, in.scope, w), Again: in.scope != "", Wait: w.Wait > 0,
+	})
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return leaseOf(c), nil
+}
+
+// patient is a context that lasts as long as a wish's wait, and not beyond the server's own end.
+func (s *Server) patient(ctx context.Context, w Wish) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.work, func() { cancel(lock.ErrClosed) })
+	end := func() { stop(); cancel(nil) }
+	if w.Wait == 0 {
+		return ctx, end
+	}
+	why := errWaitOver
+	if w.KeepPlace {
+		why = lock.ErrKeepPlace
+	}
+	ctx, done := context.WithTimeoutCause(ctx, time.Duration(w.Wait)*time.Millisecond, why)
+	return ctx, func() { done(); end() }
+}
+
+func (s *Server) renewLease(ctx context.Context, in *renewInput) (*leaseOutput, error) {
+	if s.Locks == nil {
+		return nil, s.noLocks(ctx)
+	}
+	c, err := in.claim(caller(ctx))
+	if err == nil {
+		c, err = s.Locks.Renew(ctx, c, time.Duration(in.Body.TTL)*time.Millisecond)
+	}
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return leaseOf(c), nil
+}
+
+func (s *Server) releaseLease(ctx context.Context, in *LeasePath) (*struct{}, error) {
+	if s.Locks == nil {
+		return nil, s.noLocks(ctx)
+	}
+	c, err := in.claim(caller(ctx))
+	if err == nil {
+		err = s.Locks.Release(ctx, c)
+	}
+	return nil, s.fail(ctx, err)
+}
+
+var errNoLocks = errors.New("server: without locks")
+
+func (s *Server) noLocks(ctx context.Context) error { return s.fail(ctx, errNoLocks) }
