@@ -28,16 +28,16 @@ const (
 // ErrInvalid, ErrMode, ErrTooMany, ErrClosed, ctx's, and those of package store when the store has
 // been gone for 3 s.
 func (l *Locker) Acquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, r, true)
+	return l.acquire(ctx, name, rand.Text(), r, true)
 }
 
 // TryAcquire leases a name if nobody else has it or waits for it. Errors: ErrHeld, and those of
 // Acquire.
 func (l *Locker) TryAcquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, r, false)
+	return l.acquire(ctx, name, rand.Text(), r, false)
 }
 
-func (l *Locker) acquire(ctx context.Context, name string, r Request, wait bool) (*Lease, error) {
+func (l *Locker) acquire(ctx context.Context, name, owner string, r Request, wait bool) (*Lease, error) {
 	r, err := l.check(name, r)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (l *Locker) acquire(ctx context.Context, name string, r Request, wait bool)
 	if l.isClosed() {
 		return nil, ErrClosed
 	}
-	a := &attempt{l: l, name: name, r: r, owner: rand.Text(), at: placeOf(name)}
+	a := &attempt{l: l, name: name, r: r, owner: owner, at: placeOf(name)}
 	got, err := a.run(ctx, wait)
 	var lease *Lease
 	if err == nil {

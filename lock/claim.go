@@ -64,12 +64,16 @@ func claimed(name, owner string, got grant, sent time.Time) (Claim, error) {
 // Renew gives a claim's lease its time again, ttl (100ms..1h) from now, up to the end of its MaxHold.
 // Errors: ErrInvalid, ErrLost when it has ended, and the store's.
 func (l *Locker) Renew(ctx context.Context, c Claim, ttl time.Duration) (Claim, error) {
-	if _, err := l.check(c.Name, Request{TTL: ttl}); err != nil {
+	if _, err := l.check(c.Name, Request{TTL: max(ttl, 1)}); err != nil { // 0 is no default here
 		return Claim{}, err
 	}
 	if err := c.check(); err != nil {
 		return Claim{}, err
 	}
+	return l.renew(ctx, c, ttl)
+}
+
+func (l *Locker) renew(ctx context.Context, c Claim, ttl time.Duration) (Claim, error) {
 	sent := time.Now()
 	out, err := renew.Do(ctx, l.store, renewIn{Held: placeOf(c.Name).held, Owner: c.Owner, Token: c.Token, TTL: ttl.Microseconds()})
 	switch {

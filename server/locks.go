@@ -31,19 +31,24 @@ type LeasePath struct {
 	Lease string `path:"lease" maxLength:"300" doc:"The lease's id, as acquiring gave it."`
 }
 
-// Wish is how a lock is wanted.
-type Wish struct {
-	TTL       int64  `json:"ttl_ms,omitempty" minimum:"100" maximum:"3600000" doc:"Life of the lease if it is not renewed; 10,000 if left out."`
-	MaxHold   int64  `json:"max_hold_ms,omitempty" minimum:"100" maximum:"86400000" doc:"End of the lease however often it is renewed, ttl_ms at least; an hour if left out."`
-	Wait      int64  `json:"wait_ms,omitempty" minimum:"0" maximum:"30000" doc:"How long to stand in line, first come first served; 0: not at all."`
-	KeepPlace bool   `json:"keep_place,omitempty" doc:"When the wait is over, keep the place in line for 3 s, for a request with the same Idempotency-Key."`
-	Shared    bool   `json:"shared,omitempty" doc:"Others who ask for it shared may have it at the same time."`
-	Permits   int64  `json:"permits,omitempty" minimum:"1" maximum:"100000" doc:"It is a semaphore: so many permits of it are wanted. Needs of."`
-	Of        int64  `json:"of,omitempty" minimum:"1" maximum:"100000" doc:"How many permits there are in all; everybody has to say the same."`
-	Who       string `json:"who,omitempty" maxLength:"200" doc:"Who wants it, for people who look; the API key's name if left out."`
+// Terms are how locks are wanted.
+type Terms struct {
+	TTL     int64  `json:"ttl_ms,omitempty" minimum:"100" maximum:"3600000" doc:"Life of the lease if it is not renewed; 10,000 if left out."`
+	MaxHold int64  `json:"max_hold_ms,omitempty" minimum:"100" maximum:"86400000" doc:"End of the lease however often it is renewed, ttl_ms at least; an hour if left out."`
+	Wait    int64  `json:"wait_ms,omitempty" minimum:"0" maximum:"30000" doc:"How long to stand in line, first come first served; 0: not at all."`
+	Shared  bool   `json:"shared,omitempty" doc:"Others who ask for it shared may have it at the same time."`
+	Permits int64  `json:"permits,omitempty" minimum:"1" maximum:"100000" doc:"It is a semaphore: so many permits of it are wanted. Needs of."`
+	Of      int64  `json:"of,omitempty" minimum:"1" maximum:"100000" doc:"How many permits there are in all; everybody has to say the same."`
+	Who     string `json:"who,omitempty" maxLength:"200" doc:"Who wants it, for people who look; the API key's name if left out."`
 }
 
-func (w Wish) request(caller string) lock.Request {
+// Wish is how one lock is wanted.
+type Wish struct {
+	Terms
+	KeepPlace bool `json:"keep_place,omitempty" doc:"When the wait is over, keep the place in line for 3 s, for a request with the same Idempotency-Key."`
+}
+
+func (w Terms) request(caller string) lock.Request {
 	who := w.Who
 	if who == "" {
 		who = caller
@@ -58,8 +63,23 @@ type acquireInput struct {
 	Body *Wish
 }
 
-// Resolve lets a request take longer than others: for as long as it stands in line.
+// Resolve lets it take as long as it stands in line.
 func (in *acquireInput) Resolve(ctx huma.Context) []error {
+	return append(takeTime(ctx), in.MayKeyed.Resolve(ctx)...)
+}
+
+type acquireAllInput struct {
+	Body struct {
+		Terms
+		Names []string `json:"names" minItems:"1" maxItems:"100" doc:"What is locked, all or none, whatever their order."`
+	}
+}
+
+// Resolve lets it take as long as it stands in line.
+func (*acquireAllInput) Resolve(ctx huma.Context) []error { return takeTime(ctx) }
+
+// takeTime lets a request take longer than others.
+func takeTime(ctx huma.Context) []error {
 	until := time.Now().Add(maxWait + writeAll)
 	_, w := humago.Unwrap(ctx)
 	err := http.NewResponseController(w).SetWriteDeadline(until)
@@ -67,7 +87,7 @@ func (in *acquireInput) Resolve(ctx huma.Context) []error {
 	if err := errors.Join(err, ctx.SetReadDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return []error{err}
 	}
-	return in.MayKeyed.Resolve(ctx)
+	return nil
 }
 
 // Lease is a lock that is held.
@@ -80,9 +100,15 @@ type Lease struct {
 
 type leaseOutput struct{ Body Lease }
 
-func leaseOf(c lock.Claim) *leaseOutput {
+type leasesOutput struct {
+	Body struct {
+		Leases []Lease `json:"leases"`
+	}
+}
+
+func leaseOf(c lock.Claim) Lease {
 	_, secret, _ := strings.Cut(c.Owner, "/")
-	return &leaseOutput{Lease{Lock: c.Name, Lease: fmt.Sprintf("%d-%s", c.Token, secret), Token: c.Token, ExpiresIn: c.Left.Milliseconds()}}
+	return Lease{Lock: c.Name, Lease: fmt.Sprintf("%d-%s", c.Token, secret), Token: c.Token, ExpiresIn: c.Left.Milliseconds()}
 }
 
 // claim reads a lease's id. The owner in the store begins with the caller's name: an id is of no use
@@ -105,10 +131,17 @@ type renewInput struct {
 
 func (s *Server) lockRoutes() {
 	acquire := s.operation("acquire-lock", http.MethodPost, "/v1/locks/{name}/leases", "Acquire a lock, or stand in line for it", 201)
-	acquire.Errors = append(acquire.Errors, http.StatusTooManyRequests)
+	all := s.operation("acquire-locks", http.MethodPost, "/v1/leases", "Acquire several locks, all or none, or stand in line for them", 201)
+	acquire.Errors, all.Errors = append(acquire.Errors, http.StatusTooManyRequests), append(all.Errors, http.StatusTooManyRequests)
 	huma.Register(s.api, acquire, s.acquireLock)
+	huma.Register(s.api, all, s.acquireLocks)
 	huma.Register(s.api, s.operation("renew-lease", http.MethodPut, "/v1/locks/{name}/leases/{lease}", "Renew a lease", 200), s.renewLease)
 	huma.Register(s.api, s.operation("release-lease", http.MethodDelete, "/v1/locks/{name}/leases/{lease}", "Release a lock", 204), s.releaseLease)
+	huma.Register(s.api, s.operation("get-lock", http.MethodGet, "/v1/locks/{name}", "Who holds a lock, and who waits for it", 200), s.getLock)
+	huma.Register(s.api, s.operation("list-locks", http.MethodGet, "/v1/locks", "Locks that somebody holds", 200), s.listLocks)
+	breaking := s.operation("break-lock", http.MethodPost, "/v1/locks/{name}/breaks", "End other's leases of a lock; for operators", 200)
+	breaking.Errors = append(breaking.Errors, http.StatusForbidden)
+	huma.Register(s.api, breaking, s.breakLock)
 }
 
 // owner is who a request acquires for. With an Idempotency-Key it is the same for a repeat of the
@@ -126,6 +159,7 @@ func owner(ctx context.Context, scope string, w Wish) string {
 var errWaitOver = fmt.Errorf("%w until the end of the wait", lock.ErrHeld)
 
 func (s *Server) acquireLock(ctx context.Context, in *acquireInput) (*leaseOutput, error) {
+	began := time.Now()
 	var w Wish
 	if in.Body != nil {
 		w = *in.Body
@@ -136,30 +170,52 @@ func (s *Server) acquireLock(ctx context.Context, in *acquireInput) (*leaseOutpu
 	case w.KeepPlace && in.scope == "":
 		return nil, fieldProblem("keep_place", "needs an Idempotency-Key, by which who comes back is known")
 	}
-	ctx, cancel := s.patient(ctx, w)
+	ctx, cancel := s.patient(ctx, w.Wait, w.KeepPlace)
 	defer cancel()
 	c, err := s.Locks.Claim(ctx, in.Name, lock.ClaimRequest{
 		Request: w.request(caller(ctx)), Owner: owner(ctx, in.scope, w), Again: in.scope != "", Wait: w.Wait > 0,
 	})
+	s.metrics.locks.count("acquire", began, err)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return leaseOf(c), nil
+	return &leaseOutput{leaseOf(c)}, nil
 }
 
-// patient is a context that lasts as long as a wish's wait, and not beyond the server's own end.
-func (s *Server) patient(ctx context.Context, w Wish) (context.Context, context.CancelFunc) {
+func (s *Server) acquireLocks(ctx context.Context, in *acquireAllInput) (*leasesOutput, error) {
+	if s.Locks == nil {
+		return nil, s.noLocks(ctx)
+	}
+	began, b := time.Now(), in.Body
+	ctx, cancel := s.patient(ctx, b.Wait, false)
+	defer cancel()
+	claims, err := s.Locks.ClaimAll(ctx, b.Names, lock.ClaimRequest{
+		Request: b.request(caller(ctx)), Owner: owner(ctx, "", Wish{}), Wait: b.Wait > 0,
+	})
+	s.metrics.locks.count("acquire", began, err)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	out := &leasesOutput{}
+	for _, c := range claims {
+		out.Body.Leases = append(out.Body.Leases, leaseOf(c))
+	}
+	return out, nil
+}
+
+// patient is a context that lasts as long as a wait, and not beyond the server's own end.
+func (s *Server) patient(ctx context.Context, wait int64, keepPlace bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.work, func() { cancel(lock.ErrClosed) })
 	end := func() { stop(); cancel(nil) }
-	if w.Wait == 0 {
+	if wait == 0 {
 		return ctx, end
 	}
 	why := errWaitOver
-	if w.KeepPlace {
+	if keepPlace {
 		why = lock.ErrKeepPlace
 	}
-	ctx, done := context.WithTimeoutCause(ctx, time.Duration(w.Wait)*time.Millisecond, why)
+	ctx, done := context.WithTimeoutCause(ctx, time.Duration(wait)*time.Millisecond, why)
 	return ctx, func() { done(); end() }
 }
 
@@ -171,10 +227,11 @@ func (s *Server) renewLease(ctx context.Context, in *renewInput) (*leaseOutput, 
 	if err == nil {
 		c, err = s.Locks.Renew(ctx, c, time.Duration(in.Body.TTL)*time.Millisecond)
 	}
+	s.metrics.locks.count("renew", time.Time{}, err)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return leaseOf(c), nil
+	return &leaseOutput{leaseOf(c)}, nil
 }
 
 func (s *Server) releaseLease(ctx context.Context, in *LeasePath) (*struct{}, error) {
@@ -185,6 +242,7 @@ func (s *Server) releaseLease(ctx context.Context, in *LeasePath) (*struct{}, er
 	if err == nil {
 		err = s.Locks.Release(ctx, c)
 	}
+	s.metrics.locks.count("release", time.Time{}, err)
 	return nil, s.fail(ctx, err)
 }
 

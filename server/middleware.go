@@ -67,7 +67,7 @@ func (s *Server) observed(next http.Handler) http.Handler {
 
 func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) {
 	route, took := routeOf(r.URL.EscapedPath()), time.Since(began)
-	long := route == acquireRoute || route == "/v1/sales/{sale}/events" // as long as the client likes
+	long := route == acquireRoute || route == acquireAllRoute || route == "/v1/sales/{sale}/events" // as long as the client likes
 	s.metrics.requests.WithLabelValues(route, methodOf(r.Method), strconv.Itoa(status)).Inc()
 	if !long {
 		s.metrics.seconds.WithLabelValues(route, methodOf(r.Method)).Observe(took.Seconds())
@@ -84,8 +84,11 @@ func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) 
 	s.span(r.Context(), t, route, status, began)
 }
 
-// acquireRoute is where requests stand in line.
-const acquireRoute = "/v1/locks/{name}/leases"
+// Where requests stand in line.
+const (
+	acquireRoute    = "/v1/locks/{name}/leases"
+	acquireAllRoute = "/v1/leases"
+)
 
 // routeOf keeps the number of metrics bounded: what a path, as it was sent, names is left out.
 func routeOf(path string) string {
@@ -109,6 +112,8 @@ func routeOf(path string) string {
 		return "/v1/sales/{sale}/holds"
 	case "sales5":
 		return "/v1/sales/{sale}/holds/{hold}"
+	case "leases2":
+		return acquireAllRoute
 	case "locks2":
 		return "/v1/locks"
 	case "locks3":

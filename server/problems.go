@@ -111,6 +111,7 @@ var known = []struct {
 	{lock.ErrTooMany, 429, "lock-line-full", "as many wait for the lock as may", 1},
 	{lock.ErrLost, 409, "lease-lost", "the lease has ended: it was released or broken, or its time was over", 0},
 	{lock.ErrClosed, 503, "closing", "the server is shutting down", 1},
+	{errNotOperator, 403, "not-an-operator", "the API key needs operator: true in the configuration", 0},
 	{errNoLocks, 501, "no-locks", "the store's engine may evict keys, so there are no locks: its maxmemory-policy has to be noeviction", 0},
 	{context.DeadlineExceeded, 503, "timeout", "it took too long; repeat with the same key", 1},
 	{context.Canceled, 503, "canceled", "the request was given up; repeat with the same key", 1},

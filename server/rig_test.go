@@ -83,7 +83,8 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	if cfg.Locks, err = lock.New(r.store, lock.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	r.closing("locks", func() error { return cfg.Locks.Close(context.Background()) })
+	locks := cfg.Locks
+	r.closing("locks", func() error { return locks.Close(context.Background()) })
 	for _, fn := range change {
 		fn(&cfg)
 	}

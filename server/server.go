@@ -158,7 +158,9 @@ func (s *Server) routes() http.Handler {
 
 	root := http.NewServeMux()
 	root.Handle("/v1/", s.bounded(s.authenticated(mux)))
-	root.Handle("POST /v1/locks/{name}/leases", s.patiently(s.authenticated(mux)))
+	patiently := s.patiently(s.authenticated(mux))
+	root.Handle("POST /v1/locks/{name}/leases", patiently)
+	root.Handle("POST /v1/leases", patiently)
 	root.Handle("GET /v1/sales/{sale}/events", s.authenticated(http.HandlerFunc(s.events)))
 	root.Handle("POST /v1/backups", s.authenticated(http.HandlerFunc(s.backups)))
 	root.Handle("POST /storm", s.bounded(s.authenticated(http.HandlerFunc(s.storm))))
