@@ -206,7 +206,11 @@ func (s *Server) acquireLocks(ctx context.Context, in *acquireAllInput) (*leases
 // patient is a context that lasts as long as a wait, and not beyond the server's own end.
 func (s *Server) patient(ctx context.Context, wait int64, keepPlace bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(s.work, func() { cancel(lock.ErrClosed) })
+	ending := lock.ErrClosed
+	if keepPlace { // who comes back to another server, or to the next one here, has it still
+		ending = errors.Join(lock.ErrClosed, lock.ErrKeepPlace)
+	}
+	stop := context.AfterFunc(s.work, func() { cancel(ending) })
 	end := func() { stop(); cancel(nil) }
 	if wait == 0 {
 		return ctx, end

@@ -163,13 +163,16 @@ func TestLockWaitIsLong(t *testing.T) {
 	}
 }
 
-// A server that ends tells those who wait, at once, and they have left the line.
+// A server that ends tells those who wait, at once, and they have left the line, but for those who will
+// come back.
 func TestLockShutdown(t *testing.T) {
 	r := newRig(t)
 	stop := r.serving()
 	r.acquire("end", `{"ttl_ms":60000}`)
 	waiter := r.later(t.Context(), "end", `{"wait_ms":30000}`)
 	r.untilWaiting("end", 1)
+	patient := r.later(t.Context(), "end", `{"wait_ms":30000,"keep_place":true,"who":"patient"}`, "Idempotency-Key", "k")
+	r.untilWaiting("end", 2)
 	began := time.Now()
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -177,10 +180,19 @@ func TestLockShutdown(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the end took %s", took)
 	}
-	a := <-waiter
-	if kind, _ := a.problem(); a.status != 503 || kind != "closing" || a.header.Get("Retry-After") == "" {
-		t.Errorf("the waiter: %s", a)
+	for _, c := range []<-chan answer{waiter, patient} {
+		a := <-c
+		if kind, _ := a.problem(); a.status != 503 || kind != "closing" || a.header.Get("Retry-After") == "" {
+			t.Errorf("the waiter: %s", a)
+		}
 	}
+	r.until("the place of the one who keeps it is the only one", func() bool {
+		info, err := r.locks.Info(t.Context(), "end")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(info.Line) == 1 && info.Line[0].Who == "patient"
+	})
 }
 
 // A store that is gone is told within a bounded time, also to those who wait; and the locks are there

@@ -39,8 +39,8 @@ type LockState struct {
 	Line    []LockWaiter `json:"line" doc:"The first hundred of them, in order."`
 }
 
-// stateOf leaves out the owners: whoever knows them can end their leases.
-func stateOf(i lock.Info) LockState {
+// LockStateOf makes one of what package lock tells. It leaves out the owners: whoever knows them can end their leases.
+func LockStateOf(i lock.Info) LockState {
 	state := LockState{Lock: i.Name, Now: i.Now.UTC(), Holders: []LockHolder{}, Waiting: i.Waiters, Line: []LockWaiter{}}
 	for _, h := range i.Holders {
 		x := LockHolder{Token: h.Token, Who: h.Who, Caller: callerOf(h.Owner), Mode: h.Mode, Since: h.Since.UTC(), Expires: h.Until.UTC(),
@@ -75,7 +75,7 @@ func (s *Server) getLock(ctx context.Context, in *LockPath) (*lockOutput, error)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return &lockOutput{stateOf(info)}, nil
+	return &lockOutput{LockStateOf(info)}, nil
 }
 
 type locksInput struct {
@@ -100,7 +100,7 @@ func (s *Server) listLocks(ctx context.Context, in *locksInput) (*locksOutput, e
 	}
 	out := &locksOutput{LockList{Locks: []LockState{}, More: more}}
 	for _, i := range all {
-		out.Body.Locks = append(out.Body.Locks, stateOf(i))
+		out.Body.Locks = append(out.Body.Locks, LockStateOf(i))
 	}
 	return out, nil
 }
@@ -127,24 +127,33 @@ func (s *Server) breakLock(ctx context.Context, in *breakInput) (*brokenOutput, 
 	if !s.mayOperate(ctx) {
 		return nil, s.fail(ctx, errNotOperator)
 	}
-	info, err := s.Locks.Info(ctx, in.Name)
-	if err != nil {
-		return nil, s.fail(ctx, err)
+	tokens, err := BreakLock(ctx, s.Locks, in.Name, in.Body.Token, in.Body.Reason)
+	s.metrics.locks.count("break", time.Time{}, err)
+	if len(tokens) > 0 {
+		s.Logger.WarnContext(ctx, "lock broken", "lock", in.Name, "tokens", tokens, "reason", in.Body.Reason, "caller", caller(ctx))
 	}
-	out := &brokenOutput{Broken{Tokens: []int64{}}}
+	return &brokenOutput{Broken{Tokens: tokens}}, s.fail(ctx, err)
+}
+
+// BreakLock ends the lease of a lock that has a token, or all of them when it is 0, and returns the
+// tokens of those that it has ended, also with an error.
+func BreakLock(ctx context.Context, l *lock.Locker, name string, token int64, reason string) (tokens []int64, err error) {
+	tokens = []int64{}
+	info, err := l.Info(ctx, name)
+	if err != nil {
+		return tokens, err
+	}
 	for _, h := range info.Holders {
-		if in.Body.Token != 0 && in.Body.Token != h.Token {
+		if token != 0 && token != h.Token {
 			continue
 		}
-		was, err := s.Locks.Break(ctx, in.Name, h.Owner, in.Body.Reason)
-		s.metrics.locks.count("break", time.Time{}, err)
+		was, err := l.Break(ctx, name, h.Owner, reason)
 		if err != nil {
-			return nil, s.fail(ctx, err)
+			return tokens, err
 		}
 		if was {
-			out.Body.Tokens = append(out.Body.Tokens, h.Token)
+			tokens = append(tokens, h.Token)
 		}
 	}
-	s.Logger.WarnContext(ctx, "lock broken", "lock", in.Name, "tokens", out.Body.Tokens, "reason", in.Body.Reason, "caller", caller(ctx))
-	return out, nil
+	return tokens, nil
 }

@@ -57,6 +57,7 @@ func (m lockMetrics) count(op string, began time.Time, err error) {
 		outcome = "ok"
 	case errors.As(err, &bad):
 		return // it was no request for a lock
+	case errors.Is(err, lock.ErrClosed):
 	case errors.Is(err, lock.ErrHeld), errors.Is(err, lock.ErrKeepPlace):
 		outcome = "held"
 	case errors.Is(err, lock.ErrMode):

@@ -39,6 +39,7 @@ type rig struct {
 	testing.TB
 	store  *store.Store
 	db     *sqldb.DB
+	locks  *lock.Locker
 	server *server.Server
 	web    *httptest.Server
 	key    string // API key
@@ -83,8 +84,8 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	if cfg.Locks, err = lock.New(r.store, lock.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	locks := cfg.Locks
-	r.closing("locks", func() error { return locks.Close(context.Background()) })
+	r.locks = cfg.Locks
+	r.closing("locks", func() error { return r.locks.Close(context.Background()) })
 	for _, fn := range change {
 		fn(&cfg)
 	}
