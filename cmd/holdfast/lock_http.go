@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/lock"
@@ -104,7 +105,12 @@ func (l *locksOfServer) list(ctx context.Context, limit int) (list server.LockLi
 	return list, l.do(ctx, http.MethodGet, "/v1/locks?limit="+strconv.Itoa(limit), "", nil, &list)
 }
 
-func lockPath(name string) string { return "/v1/locks/" + url.PathEscape(name) }
+func lockPath(name string) string {
+	if name == "." || name == ".." { // in a path they mean something else
+		return "/v1/locks/" + strings.ReplaceAll(name, ".", "%2E")
+	}
+	return "/v1/locks/" + url.PathEscape(name)
+}
 
 func (l *locksOfServer) look(ctx context.Context, name string) (state server.LockState, err error) {
 	return state, l.do(ctx, http.MethodGet, lockPath(name), "", nil, &state)

@@ -360,6 +360,16 @@ func TestLockWaitInParts(t *testing.T) {
 		t.Fatalf("%d has it too", i)
 	case <-time.After(time.Second): // ten requests of the first, one of the second
 	}
+	for _, name := range []string{".", "..", "a/b", "%2E", "ü ?#"} {
+		h, err := l.acquire(ctx, name, want{lock.Request{TTL: 2 * time.Second}, 0})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if s, err := l.look(ctx, name); err != nil || s.Lock != name || len(s.Holders) != 1 || s.Holders[0].Token != h.Token() {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
 	if err := first.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
