@@ -135,10 +135,30 @@ func (a *attempt) wait(ctx context.Context) (grant, error) {
 	turn := a.l.enter(a.owner)
 	defer a.l.leave(a.owner, turn)
 	got, err := a.inLine(ctx, turn)
-	if err != nil {
+	switch {
+	case err == nil:
+	case a.again && errors.Is(err, ErrHeld):
+		return a.lastLook(err)
+	default:
 		a.forget(err)
 	}
 	return got, err
+}
+
+// lastLook ends a wait whose time is over by leaving the line, and takes what was given just before that:
+// who is told that others hold the name does not come back for it.
+func (a *attempt) lastLook(why error) (grant, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
+	defer cancel()
+	if _, err := a.l.end(ctx, a.name, a.owner, placeOnly); err != nil {
+		a.forget(why)
+		return grant{}, err
+	}
+	out, err := a.ask(ctx, false)
+	if err != nil {
+		return grant{}, err
+	}
+	return settled(out)
 }
 
 func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) {

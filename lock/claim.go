@@ -28,7 +28,8 @@ type ClaimRequest struct {
 	// Again tells that the owner may be claimed for again, by somebody who has not heard the answer: a
 	// lease that was given meanwhile then stays until its time is over.
 	Again bool
-	// Wait lets it stand in line as long as the context lasts.
+	// Wait lets it stand in line as long as the context lasts. A context that ends with ErrHeld for its
+	// cause ends the wait by a last look.
 	Wait bool
 }
 

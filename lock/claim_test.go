@@ -23,6 +23,7 @@ var claims = []struct {
 	{"nobody renews", "a holder elsewhere that has died costs its lease's time", claimExpires},
 	{"place is kept", "a wait in several requests is one wait", claimKeepsPlace},
 	{"gone when served", "a repeat finds its lease, whatever the first request's end did", claimGoneWhenServed},
+	{"over when served", "who is told that others hold it leaves no lease behind", claimOverWhenServed},
 	{"gone for good", "who will not come back leaves nothing", claimGoneForGood},
 	{"several", "all or none, also while the later ones take long", claimSeveral},
 	{"all", "people see who holds what", allNames},
@@ -190,6 +191,38 @@ func claimGoneWhenServed(t *testing.T, s *store.Store) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func claimOverWhenServed(t *testing.T, s *store.Store) {
+	l := locker(t, s, lock.Options{})
+	got := 0
+	for i := range 40 {
+		first := get(t, l, "over", lock.Request{})
+		wait := 10*time.Millisecond + time.Duration(i)*50*time.Microsecond
+		released := make(chan error)
+		time.AfterFunc(wait, func() { released <- first.Release(context.Background()) })
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 11*time.Millisecond, lock.ErrHeld)
+		c, err := l.Claim(ctx, "over", lock.ClaimRequest{Owner: "ada/" + rand.Text(), Again: true, Wait: true})
+		cancel()
+		if bad := <-released; bad != nil {
+			t.Fatal(bad)
+		}
+		switch {
+		case err == nil:
+			got++
+			if err := l.Release(within(t, 20*time.Second), c); err != nil {
+				t.Fatal(err)
+			}
+		case !errors.Is(err, lock.ErrHeld):
+			t.Fatal(err)
+		}
+		lease, err := l.TryAcquire(within(t, 20*time.Second), "over", lock.Request{})
+		if err != nil {
+			t.Fatalf("round %d: somebody has it still: %v", i, err)
+		}
+		give(t, lease)
+	}
+	t.Logf("%d of 40 got it", got)
 }
 
 func claimGoneForGood(t *testing.T, s *store.Store) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,15 +95,25 @@ func (s *Server) listLocks(ctx context.Context, in *locksInput) (*locksOutput, e
 	if s.Locks == nil {
 		return nil, s.noLocks(ctx)
 	}
-	all, more, err := s.Locks.All(ctx, in.Limit)
+	// It costs more than a thousand questions, so those who ask at the same time share an answer.
+	list, err, _ := s.listing.Do(strconv.Itoa(in.Limit), func() (any, error) {
+		ctx, cancel := context.WithTimeout(s.work, s.Timeout)
+		defer cancel()
+		return s.allLocks(ctx, in.Limit)
+	})
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	out := &locksOutput{LockList{Locks: []LockState{}, More: more}}
+	return &locksOutput{list.(LockList)}, nil
+}
+
+func (s *Server) allLocks(ctx context.Context, limit int) (LockList, error) {
+	all, more, err := s.Locks.All(ctx, limit)
+	list := LockList{Locks: []LockState{}, More: more}
 	for _, i := range all {
-		out.Body.Locks = append(out.Body.Locks, LockStateOf(i))
+		list.Locks = append(list.Locks, LockStateOf(i))
 	}
-	return out, nil
+	return list, err
 }
 
 type breakInput struct {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/lock"
@@ -91,6 +92,7 @@ type Server struct {
 	slots   chan struct{}
 	line    chan struct{} // requests that may stand in line for a lock
 	quiet   quiet
+	listing singleflight.Group
 
 	work    context.Context
 	stop    context.CancelFunc
