@@ -28,16 +28,16 @@ const (
 // ErrInvalid, ErrMode, ErrTooMany, ErrClosed, ctx's, and those of package store when the store has
 // been gone for 3 s.
 func (l *Locker) Acquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, rand.Text(), r, true)
+	return l.acquire(ctx, name, rand.Text(), r, endless)
 }
 
 // TryAcquire leases a name if nobody else has it or waits for it. Errors: ErrHeld, and those of
 // Acquire.
 func (l *Locker) TryAcquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, rand.Text(), r, false)
+	return l.acquire(ctx, name, rand.Text(), r, 0)
 }
 
-func (l *Locker) acquire(ctx context.Context, name, owner string, r Request, wait bool) (*Lease, error) {
+func (l *Locker) acquire(ctx context.Context, name, owner string, r Request, wait time.Duration) (*Lease, error) {
 	r, err := l.check(name, r)
 	if err != nil {
 		return nil, err
@@ -45,8 +45,8 @@ func (l *Locker) acquire(ctx context.Context, name, owner string, r Request, wai
 	if l.isClosed() {
 		return nil, ErrClosed
 	}
-	a := &attempt{l: l, name: name, r: r, owner: owner, at: placeOf(name)}
-	got, err := a.run(ctx, wait)
+	a := &attempt{l: l, name: name, r: r, owner: owner, at: placeOf(name), patience: wait}
+	got, err := a.run(ctx)
 	var lease *Lease
 	if err == nil {
 		lease, err = l.hold(a, got)
@@ -74,7 +74,10 @@ type attempt struct {
 	owner string
 	at    place
 	sent  time.Time // when the last question left that was answered
-	again bool      // the owner may be asked for again: what it was given stays, though nobody heard of it
+
+	patience  time.Duration // how long to stand in line; 0: not at all, less: as long as the context lasts
+	again     bool          // the owner may be asked for again: what it was given stays, though nobody heard of it
+	keepPlace bool          // after that, its place in line stays for 3 s
 }
 
 // grant is what the engine has given: a token, and so much time from when it was last asked.
@@ -84,8 +87,8 @@ type grant struct {
 }
 
 // run asks, and waits in line if it is to.
-func (a *attempt) run(ctx context.Context, wait bool) (grant, error) {
-	if wait {
+func (a *attempt) run(ctx context.Context) (grant, error) {
+	if a.patience != 0 {
 		return a.wait(ctx)
 	}
 	out, err := a.ask(ctx, false)
@@ -138,21 +141,28 @@ func (a *attempt) wait(ctx context.Context) (grant, error) {
 	switch {
 	case err == nil:
 	case a.again && errors.Is(err, ErrHeld):
-		return a.lastLook(err)
+		return a.lastLook()
 	default:
 		a.forget(err)
 	}
 	return got, err
 }
 
+// overdue is why a wait ends whose time is over.
+func (a *attempt) overdue() error {
+	if a.keepPlace {
+		return ErrKeepPlace
+	}
+	return ErrHeld
+}
+
 // lastLook ends a wait whose time is over by leaving the line, and takes what was given just before that:
 // who is told that others hold the name does not come back for it.
-func (a *attempt) lastLook(why error) (grant, error) {
+func (a *attempt) lastLook() (grant, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
 	defer cancel()
 	if _, err := a.l.end(ctx, a.name, a.owner, placeOnly); err != nil {
-		a.forget(why)
-		return grant{}, err
+		return grant{}, err // its place ends by itself, in 3 s
 	}
 	out, err := a.ask(ctx, false)
 	if err != nil {
@@ -163,6 +173,12 @@ func (a *attempt) lastLook(why error) (grant, error) {
 
 func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) {
 	answered := time.Now()
+	var over <-chan time.Time
+	if a.patience > 0 {
+		end := time.NewTimer(a.patience)
+		defer end.Stop()
+		over = end.C
+	}
 	for first := true; ; first = false {
 		out, err := a.ask(ctx, true)
 		switch {
@@ -189,6 +205,9 @@ func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) 
 				return grant{token, min(a.r.TTL, a.r.MaxHold)}, nil
 			}
 		case <-timer.C:
+		case <-over:
+			timer.Stop()
+			return grant{}, a.overdue()
 		case <-ctx.Done():
 			timer.Stop()
 			return grant{}, context.Cause(ctx)
@@ -208,6 +227,9 @@ func pause(again int64) time.Duration {
 	}
 	return d
 }
+
+// endless is a patience that lasts as long as the context.
+const endless = -1
 
 // forget ends, in the background, what an attempt that has failed may have left in the store.
 func (a *attempt) forget(why error) {

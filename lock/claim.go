@@ -28,16 +28,22 @@ type ClaimRequest struct {
 	// Again tells that the owner may be claimed for again, by somebody who has not heard the answer: a
 	// lease that was given meanwhile then stays until its time is over.
 	Again bool
-	// Wait lets it stand in line as long as the context lasts. A context that ends with ErrHeld for its
-	// cause ends the wait by a last look.
-	Wait bool
+	// Wait is how long it stands in line, as long as the context lasts; 0: not at all.
+	Wait time.Duration
+	// KeepPlace keeps its place for 3 s when that is over, or when the context ends for ErrKeepPlace.
+	// It needs Again.
+	KeepPlace bool
 }
 
-// Claim leases a name for a holder elsewhere. Errors: those of Acquire, and ErrHeld where it does not wait.
+// Claim leases a name for a holder elsewhere. Errors: those of Acquire; when its wait is over ErrHeld, or
+// ErrKeepPlace.
 func (l *Locker) Claim(ctx context.Context, name string, c ClaimRequest) (Claim, error) {
 	r, err := l.check(name, c.Request)
 	if err == nil {
 		err = checkOwner(c.Owner)
+	}
+	if err == nil && (c.Wait < 0 || c.KeepPlace && !c.Again) {
+		err = invalid("wait", "is negative, or keeps a place for nobody")
 	}
 	if err != nil {
 		return Claim{}, err
@@ -45,8 +51,8 @@ func (l *Locker) Claim(ctx context.Context, name string, c ClaimRequest) (Claim,
 	if l.isClosed() {
 		return Claim{}, ErrClosed
 	}
-	a := &attempt{l: l, name: name, r: r, owner: c.Owner, at: placeOf(name), again: c.Again}
-	got, err := a.run(ctx, c.Wait)
+	a := &attempt{l: l, name: name, r: r, owner: c.Owner, at: placeOf(name), patience: c.Wait, again: c.Again, keepPlace: c.KeepPlace}
+	got, err := a.run(ctx)
 	if err != nil {
 		return Claim{}, fmt.Errorf("lock: %q: %w", name, err)
 	}

@@ -39,7 +39,7 @@ func TestClaims(t *testing.T) {
 
 func claim(t *testing.T, l *lock.Locker, name, owner string, ttl time.Duration) lock.Claim {
 	t.Helper()
-	c, err := l.Claim(within(t, 20*time.Second), name, lock.ClaimRequest{Owner: owner, Wait: true, Request: lock.Request{TTL: ttl}})
+	c, err := l.Claim(within(t, 20*time.Second), name, lock.ClaimRequest{Owner: owner, Wait: 20 * time.Second, Request: lock.Request{TTL: ttl}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,14 +114,18 @@ func claimExpires(t *testing.T, s *store.Store) {
 func claimKeepsPlace(t *testing.T, s *store.Store) {
 	l := locker(t, s, lock.Options{})
 	first := get(t, l, "keep", lock.Request{})
-	patient := lock.ClaimRequest{Owner: "ada/1", Again: true, Wait: true}
+	patient := lock.ClaimRequest{Owner: "ada/1", Again: true, KeepPlace: true, Wait: 20 * time.Millisecond}
 	for range 3 {
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, lock.ErrKeepPlace)
-		if _, err := l.Claim(ctx, "keep", patient); !errors.Is(err, lock.ErrKeepPlace) {
+		if _, err := l.Claim(within(t, 20*time.Second), "keep", patient); !errors.Is(err, lock.ErrKeepPlace) {
 			t.Errorf("the wait ended with %v", err)
 		}
-		cancel()
 	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(lock.ErrKeepPlace)
+	if _, err := l.Claim(ctx, "keep", patient); !errors.Is(err, lock.ErrKeepPlace) {
+		t.Errorf("the context's end: %v", err)
+	}
+	patient.Wait = 20 * time.Second
 	later := make(chan int64)
 	go func() {
 		lease, err := l.Acquire(within(t, 20*time.Second), "keep", lock.Request{})
@@ -167,7 +171,7 @@ func claimGoneWhenServed(t *testing.T, s *store.Store) {
 		}
 		first := get(t, other, "served", lock.Request{})
 		ctx, cancel := context.WithCancel(t.Context())
-		request := lock.ClaimRequest{Owner: "ada/" + rand.Text(), Again: true, Wait: true}
+		request := lock.ClaimRequest{Owner: "ada/" + rand.Text(), Again: true, Wait: 20 * time.Second}
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
@@ -201,9 +205,7 @@ func claimOverWhenServed(t *testing.T, s *store.Store) {
 		wait := 10*time.Millisecond + time.Duration(i)*50*time.Microsecond
 		released := make(chan error)
 		time.AfterFunc(wait, func() { released <- first.Release(context.Background()) })
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 11*time.Millisecond, lock.ErrHeld)
-		c, err := l.Claim(ctx, "over", lock.ClaimRequest{Owner: "ada/" + rand.Text(), Again: true, Wait: true})
-		cancel()
+		c, err := l.Claim(within(t, 20*time.Second), "over", lock.ClaimRequest{Owner: "ada/" + rand.Text(), Again: true, Wait: 11 * time.Millisecond})
 		if bad := <-released; bad != nil {
 			t.Fatal(bad)
 		}
@@ -232,7 +234,7 @@ func claimGoneForGood(t *testing.T, s *store.Store) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			_, err := l.Claim(ctx, "gone", lock.ClaimRequest{Owner: "ada/1", Again: again, Wait: true})
+			_, err := l.Claim(ctx, "gone", lock.ClaimRequest{Owner: "ada/1", Again: again, Wait: 20 * time.Second})
 			ended <- err
 		}()
 		until(t, "it waits", func() bool { return waiters(t, l, "gone") == 1 })
@@ -248,7 +250,7 @@ func claimGoneForGood(t *testing.T, s *store.Store) {
 
 func claimSeveral(t *testing.T, s *store.Store) {
 	l := locker(t, s, lock.Options{})
-	request := lock.ClaimRequest{Owner: "ada/1", Wait: true, Request: lock.Request{TTL: 300 * time.Millisecond}}
+	request := lock.ClaimRequest{Owner: "ada/1", Wait: 20 * time.Second, Request: lock.Request{TTL: 300 * time.Millisecond}}
 	names := []string{"many-c", "many-a", "many-b"}
 	held := get(t, l, "many-c", lock.Request{})
 	if _, err := l.ClaimAll(within(t, 20*time.Second), names, lock.ClaimRequest{Owner: "bob/1"}); !errors.Is(err, lock.ErrHeld) {
@@ -329,6 +331,10 @@ func TestBadClaims(t *testing.T) {
 		_, err := l.Renew(ctx, c, ttl)
 		return err
 	}
+	wait := func(c lock.ClaimRequest) error {
+		_, err := l.Claim(ctx, "a", c)
+		return err
+	}
 	all := func(names ...string) error {
 		_, err := l.ClaimAll(ctx, names, lock.ClaimRequest{Owner: "o"})
 		return err
@@ -346,6 +352,7 @@ func TestBadClaims(t *testing.T) {
 		{renew(lock.Claim{Name: "a", Owner: "o", Token: 1}, 0), "ttl"},
 		{renew(lock.Claim{Name: "", Owner: "o", Token: 1}, time.Second), "name"}, {renew(lock.Claim{Name: "a", Token: 1}, time.Second), "owner"},
 		{l.Release(ctx, lock.Claim{Name: "a", Owner: "o"}), "token"}, {l.Release(ctx, lock.Claim{Owner: "o", Token: 1}), "name"},
+		{wait(lock.ClaimRequest{Owner: "o", Wait: -1}), "wait"}, {wait(lock.ClaimRequest{Owner: "o", KeepPlace: true}), "wait"},
 		{all(), "names"}, {all("a", "a"), "names"}, {all(""), "name"},
 	} {
 		var bad *lock.InvalidError

@@ -51,8 +51,8 @@ var (
 	ErrLost = errors.New("lock: lease lost")
 	// ErrReleased: the lease was released. It is what ends a lease's context in the usual case.
 	ErrReleased = errors.New("lock: released")
-	// ErrKeepPlace is a cause to end a Claim's wait with (context.WithTimeoutCause): its place in line
-	// is kept for 3 s more, for whoever claims again for the same owner.
+	// ErrKeepPlace: a Claim's wait is over, and its place in line is kept for 3 s, for whoever claims again
+	// for the same owner. As the cause of a context's end it ends a wait in the same way.
 	ErrKeepPlace = errors.New("lock: not yet; the place in line is kept")
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("lock: closed")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxSeveral bounds how many names are leased together.
@@ -16,10 +17,10 @@ const maxSeveral = 100
 // asks for more while holding some. Each lease has a token, in the order of the names as given, and
 // a life of its own: what needs all of them watches all their contexts. Errors: those of Acquire.
 func (l *Locker) AcquireAll(ctx context.Context, names []string, r Request) ([]*Lease, error) {
-	return l.acquireAll(ctx, names, rand.Text(), r, true)
+	return l.acquireAll(ctx, names, rand.Text(), r, endless)
 }
 
-func (l *Locker) acquireAll(ctx context.Context, names []string, owner string, r Request, wait bool) ([]*Lease, error) {
+func (l *Locker) acquireAll(ctx context.Context, names []string, owner string, r Request, wait time.Duration) ([]*Lease, error) {
 	switch sorted := slices.Sorted(slices.Values(names)); {
 	case len(names) == 0 || len(names) > maxSeveral:
 		return nil, invalid("names", "are %d, not 1..%d", len(names), maxSeveral)
@@ -32,7 +33,11 @@ func (l *Locker) acquireAll(ctx context.Context, names []string, owner string, r
 	}
 	slices.SortFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
 	leases := make([]*Lease, len(names))
+	until := time.Now().Add(wait)
 	for _, i := range order {
+		if wait > 0 {
+			wait = max(time.Until(until), 0)
+		}
 		lease, err := l.acquire(ctx, names[i], owner, r, wait)
 		if err != nil {
 			return nil, errors.Join(err, releaseAll(ctx, leases))
@@ -57,11 +62,14 @@ func releaseAll(ctx context.Context, leases []*Lease) (err error) {
 	return err
 }
 
-// ClaimAll leases several names for a holder elsewhere, all or none, as AcquireAll does; c.Again is not
-// for it. Errors: those of Claim, and ErrLost when one had ended before the last was there.
+// ClaimAll leases several names for a holder elsewhere, all or none, as AcquireAll does; c.Again and
+// c.KeepPlace are not for it. Errors: those of Claim, and ErrLost when one had ended before the last was there.
 func (l *Locker) ClaimAll(ctx context.Context, names []string, c ClaimRequest) ([]Claim, error) {
 	if err := checkOwner(c.Owner); err != nil {
 		return nil, err
+	}
+	if c.Wait < 0 {
+		return nil, invalid("wait", "is negative")
 	}
 	leases, err := l.acquireAll(ctx, names, c.Owner, c.Request, c.Wait)
 	if err != nil {

@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/holdfast-dev/holdfast/lock"
 )
 
-// maxWait bounds how long one request stands in line: proxies close a connection on which nothing is
-// said for a minute.
-const maxWait = 30 * time.Second
+// maxWait bounds how long one request stands in line: its answer has to be written within writeAll, and
+// proxies close a connection on which nothing is said for half a minute.
+const maxWait = 20 * time.Second
 
 type LockPath struct {
 	Name string `path:"name" minLength:"1" maxLength:"512" doc:"What is locked: 1..512 bytes of UTF-8 without control characters, percent-encoded (a slash is %2F)."`
@@ -35,7 +34,7 @@ type LeasePath struct {
 type Terms struct {
 	TTL     int64  `json:"ttl_ms,omitempty" minimum:"100" maximum:"3600000" doc:"Life of the lease if it is not renewed; 10,000 if left out."`
 	MaxHold int64  `json:"max_hold_ms,omitempty" minimum:"100" maximum:"86400000" doc:"End of the lease however often it is renewed, ttl_ms at least; an hour if left out."`
-	Wait    int64  `json:"wait_ms,omitempty" minimum:"0" maximum:"30000" doc:"How long to stand in line, first come first served; 0: not at all."`
+	Wait    int64  `json:"wait_ms,omitempty" minimum:"0" maximum:"20000" doc:"How long to stand in line, first come first served; 0: not at all."`
 	Shared  bool   `json:"shared,omitempty" doc:"Others who ask for it shared may have it at the same time."`
 	Permits int64  `json:"permits,omitempty" minimum:"1" maximum:"100000" doc:"It is a semaphore: so many permits of it are wanted. Needs of."`
 	Of      int64  `json:"of,omitempty" minimum:"1" maximum:"100000" doc:"How many permits there are in all; everybody has to say the same."`
@@ -48,13 +47,14 @@ type Wish struct {
 	KeepPlace bool `json:"keep_place,omitempty" doc:"When the wait is over, keep the place in line for 3 s, for a request with the same Idempotency-Key."`
 }
 
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
 func (w Terms) request(caller string) lock.Request {
 	who := w.Who
 	if who == "" {
 		who = caller
 	}
-	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-	return lock.Request{Shared: w.Shared, Permits: w.Permits, Of: w.Of, TTL: ms(w.TTL), MaxHold: ms(w.MaxHold), Who: who}
+	return lock.Request{Shared: w.Shared, Permits: w.Permits, Of: w.Of, TTL: milliseconds(w.TTL), MaxHold: milliseconds(w.MaxHold), Who: who}
 }
 
 type acquireInput struct {
@@ -63,31 +63,11 @@ type acquireInput struct {
 	Body *Wish
 }
 
-// Resolve lets it take as long as it stands in line.
-func (in *acquireInput) Resolve(ctx huma.Context) []error {
-	return append(takeTime(ctx), in.MayKeyed.Resolve(ctx)...)
-}
-
 type acquireAllInput struct {
 	Body struct {
 		Terms
 		Names []string `json:"names" minItems:"1" maxItems:"100" doc:"What is locked, all or none, whatever their order."`
 	}
-}
-
-// Resolve lets it take as long as it stands in line.
-func (*acquireAllInput) Resolve(ctx huma.Context) []error { return takeTime(ctx) }
-
-// takeTime lets a request take longer than others.
-func takeTime(ctx huma.Context) []error {
-	until := time.Now().Add(maxWait + writeAll)
-	_, w := humago.Unwrap(ctx)
-	err := http.NewResponseController(w).SetWriteDeadline(until)
-	// A read that lasts beyond the deadline that was there for the body would count as a client that has gone.
-	if err := errors.Join(err, ctx.SetReadDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return []error{err}
-	}
-	return nil
 }
 
 // Lease is a lock that is held.
@@ -155,9 +135,6 @@ func owner(ctx context.Context, scope string, w Wish) string {
 	return caller(ctx) + "/" + secret
 }
 
-// errWaitOver ends a wait whose time is over.
-var errWaitOver = fmt.Errorf("%w until the end of the wait", lock.ErrHeld)
-
 func (s *Server) acquireLock(ctx context.Context, in *acquireInput) (*leaseOutput, error) {
 	began := time.Now()
 	var w Wish
@@ -170,10 +147,11 @@ func (s *Server) acquireLock(ctx context.Context, in *acquireInput) (*leaseOutpu
 	case w.KeepPlace && in.scope == "":
 		return nil, fieldProblem("keep_place", "needs an Idempotency-Key, by which who comes back is known")
 	}
-	ctx, cancel := s.patient(ctx, w.Wait, w.KeepPlace)
+	ctx, cancel := s.patient(ctx, w.KeepPlace)
 	defer cancel()
 	c, err := s.Locks.Claim(ctx, in.Name, lock.ClaimRequest{
-		Request: w.request(caller(ctx)), Owner: owner(ctx, in.scope, w), Again: in.scope != "", Wait: w.Wait > 0,
+		Request: w.request(caller(ctx)), Owner: owner(ctx, in.scope, w), Again: in.scope != "",
+		Wait: milliseconds(w.Wait), KeepPlace: w.KeepPlace,
 	})
 	s.metrics.locks.count("acquire", began, err)
 	if err != nil {
@@ -187,10 +165,10 @@ func (s *Server) acquireLocks(ctx context.Context, in *acquireAllInput) (*leases
 		return nil, s.noLocks(ctx)
 	}
 	began, b := time.Now(), in.Body
-	ctx, cancel := s.patient(ctx, b.Wait, false)
+	ctx, cancel := s.patient(ctx, false)
 	defer cancel()
 	claims, err := s.Locks.ClaimAll(ctx, b.Names, lock.ClaimRequest{
-		Request: b.request(caller(ctx)), Owner: owner(ctx, "", Wish{}), Wait: b.Wait > 0,
+		Request: b.request(caller(ctx)), Owner: owner(ctx, "", Wish{}), Wait: milliseconds(b.Wait),
 	})
 	s.metrics.locks.count("acquire", began, err)
 	if err != nil {
@@ -203,24 +181,15 @@ func (s *Server) acquireLocks(ctx context.Context, in *acquireAllInput) (*leases
 	return out, nil
 }
 
-// patient is a context that lasts as long as a wait, and not beyond the server's own end.
-func (s *Server) patient(ctx context.Context, wait int64, keepPlace bool) (context.Context, context.CancelFunc) {
+// patient is a context that does not last beyond the server's own end.
+func (s *Server) patient(ctx context.Context, keepPlace bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ending := lock.ErrClosed
 	if keepPlace { // who comes back to another server, or to the next one here, has it still
 		ending = errors.Join(lock.ErrClosed, lock.ErrKeepPlace)
 	}
 	stop := context.AfterFunc(s.work, func() { cancel(ending) })
-	end := func() { stop(); cancel(nil) }
-	if wait == 0 {
-		return ctx, end
-	}
-	why := errWaitOver
-	if keepPlace {
-		why = lock.ErrKeepPlace
-	}
-	ctx, done := context.WithTimeoutCause(ctx, time.Duration(wait)*time.Millisecond, why)
-	return ctx, func() { done(); end() }
+	return ctx, func() { stop(); cancel(nil) }
 }
 
 func (s *Server) renewLease(ctx context.Context, in *renewInput) (*leaseOutput, error) {
@@ -229,7 +198,7 @@ func (s *Server) renewLease(ctx context.Context, in *renewInput) (*leaseOutput, 
 	}
 	c, err := in.claim(caller(ctx))
 	if err == nil {
-		c, err = s.Locks.Renew(ctx, c, time.Duration(in.Body.TTL)*time.Millisecond)
+		c, err = s.Locks.Renew(ctx, c, milliseconds(in.Body.TTL))
 	}
 	s.metrics.locks.count("renew", time.Time{}, err)
 	if err != nil {

@@ -47,9 +47,9 @@ func (r *rig) later(ctx context.Context, name, wish string, header ...string) <-
 func TestLockLine(t *testing.T) {
 	eachLocks(t, func(t *testing.T, r *rig) {
 		first := r.acquire("line", ``)
-		b := r.later(t.Context(), "line", `{"wait_ms":30000,"who":"b"}`)
+		b := r.later(t.Context(), "line", `{"wait_ms":20000,"who":"b"}`)
 		r.untilWaiting("line", 1)
-		c := r.later(t.Context(), "line", `{"wait_ms":30000,"who":"c"}`)
+		c := r.later(t.Context(), "line", `{"wait_ms":20000,"who":"c"}`)
 		r.untilWaiting("line", 2)
 		if l := r.lockState("line").Line; l[0].Who != "b" || l[1].Who != "c" {
 			t.Errorf("the line: %+v", l)
@@ -73,7 +73,7 @@ func TestLockKeepPlace(t *testing.T) {
 		const key, wish = "Idempotency-Key", `{"wait_ms":20,"keep_place":true,"who":"patient"}`
 		first := r.acquire("keep", ``)
 		r.refused(409, "lock-held", "POST", leases("keep"), wish, key, "k")
-		other := r.later(t.Context(), "keep", `{"wait_ms":30000,"who":"other"}`)
+		other := r.later(t.Context(), "keep", `{"wait_ms":20000,"who":"other"}`)
 		r.untilWaiting("keep", 2)
 		r.refused(409, "lock-held", "POST", leases("keep"), wish, key, "k")
 		if l := r.lockState("keep").Line; len(l) != 2 || l[0].Who != "patient" {
@@ -94,7 +94,7 @@ func TestLockWaiterGoesAway(t *testing.T) {
 		first := r.acquire("away", ``)
 		for _, header := range [][]string{nil, {"Idempotency-Key", "k"}, {"Idempotency-Key", "k2"}} {
 			ctx, leave := context.WithCancel(t.Context())
-			done := r.later(ctx, "away", `{"wait_ms":30000,"keep_place":`+fmt.Sprint(header != nil)+`}`, header...)
+			done := r.later(ctx, "away", `{"wait_ms":20000,"keep_place":`+fmt.Sprint(header != nil)+`}`, header...)
 			r.untilWaiting("away", 1)
 			leave()
 			<-done
@@ -109,7 +109,7 @@ func TestLockWaiterGoesAway(t *testing.T) {
 func TestLockWaitersAreBounded(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.MaxInFlight = 1 })
 	first := r.acquire("bound", ``)
-	waiter := r.later(t.Context(), "bound", `{"wait_ms":30000}`)
+	waiter := r.later(t.Context(), "bound", `{"wait_ms":20000}`)
 	r.untilWaiting("bound", 1)
 	if a := r.do("POST", leases("other"), ``); a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("beyond the limit: %s", a)
@@ -144,7 +144,7 @@ func TestLockWaitIsLong(t *testing.T) {
 	r := newRig(t)
 	stop := r.serving()
 	first := r.acquire("long", `{"ttl_ms":60000}`)
-	waiter := r.later(t.Context(), "long", `{"wait_ms":30000}`)
+	waiter := r.later(t.Context(), "long", `{"wait_ms":20000}`)
 	r.untilWaiting("long", 1)
 	select {
 	case a := <-waiter:
@@ -169,9 +169,9 @@ func TestLockShutdown(t *testing.T) {
 	r := newRig(t)
 	stop := r.serving()
 	r.acquire("end", `{"ttl_ms":60000}`)
-	waiter := r.later(t.Context(), "end", `{"wait_ms":30000}`)
+	waiter := r.later(t.Context(), "end", `{"wait_ms":20000}`)
 	r.untilWaiting("end", 1)
-	patient := r.later(t.Context(), "end", `{"wait_ms":30000,"keep_place":true,"who":"patient"}`, "Idempotency-Key", "k")
+	patient := r.later(t.Context(), "end", `{"wait_ms":20000,"keep_place":true,"who":"patient"}`, "Idempotency-Key", "k")
 	r.untilWaiting("end", 2)
 	began := time.Now()
 	if err := stop(); err != nil {
@@ -201,12 +201,12 @@ func TestLockStoreGone(t *testing.T) {
 	redis := storetest.Redis(t)
 	r := rigOn(t, redis.URL(), sqldbtest.SQLite(t))
 	a := r.acquire("gone", `{"ttl_ms":60000}`)
-	waiter := r.later(t.Context(), "gone", `{"wait_ms":30000}`)
+	waiter := r.later(t.Context(), "gone", `{"wait_ms":20000}`)
 	r.untilWaiting("gone", 1)
 	redis.Kill()
 	one := leases("gone") + "/" + a.Lease
 	for _, c := range [][3]string{
-		{"POST", leases("gone"), ``}, {"POST", leases("gone"), `{"wait_ms":30000}`}, {"POST", leases("gone"), `{"wait_ms":10}`},
+		{"POST", leases("gone"), ``}, {"POST", leases("gone"), `{"wait_ms":20000}`}, {"POST", leases("gone"), `{"wait_ms":10}`},
 		{"PUT", one, `{"ttl_ms":1000}`}, {"DELETE", one, ``}, {"GET", "/v1/locks/gone", ``}, {"GET", "/v1/locks", ``},
 		{"POST", "/v1/locks/gone/breaks", `{"reason":"r"}`}, {"POST", "/v1/leases", `{"names":["x","y"]}`},
 	} {

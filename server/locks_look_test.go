@@ -19,7 +19,7 @@ func TestLocksAreSeen(t *testing.T) {
 		r.acquire("seen/b", `{"permits":2,"of":5}`)
 		r.acquire("seen/c", `{"shared":true}`)
 		r.acquire("seen/c", `{"shared":true}`)
-		waiter := r.later(t.Context(), "seen/c", `{"wait_ms":30000,"who":"writer"}`)
+		waiter := r.later(t.Context(), "seen/c", `{"wait_ms":20000,"who":"writer"}`)
 		r.untilWaiting("seen/c", 1)
 		s := r.lockState("seen/a")
 		if len(s.Holders) != 1 || s.Waiting != 0 || s.Lock != "seen/a" {
@@ -163,7 +163,7 @@ func TestLocksBadInput(t *testing.T) {
 		{"long life", "POST", leases("a"), `{"ttl_ms":3600001}`, nil, 422, "invalid", "body.ttl_ms"},
 		{"negative life", "POST", leases("a"), `{"ttl_ms":-5}`, nil, 422, "invalid", "body.ttl_ms"},
 		{"hold below life", "POST", leases("a"), `{"ttl_ms":5000,"max_hold_ms":4000}`, nil, 422, "invalid", "body.max_hold_ms"},
-		{"long wait", "POST", leases("a"), `{"wait_ms":30001}`, nil, 422, "invalid", "body.wait_ms"},
+		{"long wait", "POST", leases("a"), `{"wait_ms":20001}`, nil, 422, "invalid", "body.wait_ms"},
 		{"negative wait", "POST", leases("a"), `{"wait_ms":-1}`, nil, 422, "invalid", "body.wait_ms"},
 		{"both modes", "POST", leases("a"), `{"shared":true,"permits":1,"of":2}`, nil, 422, "invalid", "body.shared"},
 		{"permits alone", "POST", leases("a"), `{"permits":1}`, nil, 422, "invalid", "body.permits"},

@@ -30,7 +30,7 @@ func newLockMetrics(registry *prometheus.Registry, s *Server) lockMetrics {
 		}, []string{"op", "outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "holdfast_lock_acquire_seconds", Help: "Time until a lock was acquired, standing in line included.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .1, .25, 1, 2.5, 5, 10, 30},
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .1, .25, 1, 2.5, 5, 10, 20},
 		}),
 	}
 	for op, outcomes := range map[string][]string{

@@ -20,7 +20,7 @@ func TestPageInABrowser(t *testing.T) {
 	r.sale("drop", 3)
 	r.hold("drop", "ada")
 	r.acquire("seat <b>14</b>", `{"who":"worker 7","ttl_ms":60000}`)
-	waiter := r.later(t.Context(), "seat <b>14</b>", `{"wait_ms":30000,"who":"worker 8"}`)
+	waiter := r.later(t.Context(), "seat <b>14</b>", `{"wait_ms":20000,"who":"worker 8"}`)
 	r.untilWaiting("seat <b>14</b>", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
