@@ -131,8 +131,11 @@ func (c *lockRunCmd) under(e *env, h holder, program string, command []string, s
 	if err := cmd.Start(); err != nil {
 		return 0, cannotRun(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // the process's state says how it ended
+		close(ended)
+	}()
 	lost := h.Context().Done()
 	var kill <-chan time.Time
 	for {
