@@ -28,16 +28,16 @@ const (
 // ErrInvalid, ErrMode, ErrTooMany, ErrClosed, ctx's, and those of package store when the store has
 // been gone for 3 s.
 func (l *Locker) Acquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, r, true)
+	return l.acquire(ctx, name, rand.Text(), r, endless)
 }
 
 // TryAcquire leases a name if nobody else has it or waits for it. Errors: ErrHeld, and those of
 // Acquire.
 func (l *Locker) TryAcquire(ctx context.Context, name string, r Request) (*Lease, error) {
-	return l.acquire(ctx, name, r, false)
+	return l.acquire(ctx, name, rand.Text(), r, 0)
 }
 
-func (l *Locker) acquire(ctx context.Context, name string, r Request, wait bool) (*Lease, error) {
+func (l *Locker) acquire(ctx context.Context, name, owner string, r Request, wait time.Duration) (*Lease, error) {
 	r, err := l.check(name, r)
 	if err != nil {
 		return nil, err
@@ -45,8 +45,12 @@ func (l *Locker) acquire(ctx context.Context, name string, r Request, wait bool)
 	if l.isClosed() {
 		return nil, ErrClosed
 	}
-	a := &attempt{l: l, name: name, r: r, owner: rand.Text(), at: placeOf(name)}
-	lease, err := a.run(ctx, wait)
+	a := &attempt{l: l, name: name, r: r, owner: owner, at: placeOf(name), patience: wait}
+	got, err := a.run(ctx)
+	var lease *Lease
+	if err == nil {
+		lease, err = l.hold(a, got)
+	}
 	if err == nil && l.opts.Fence != nil {
 		err = lease.fence(ctx)
 	}
@@ -70,34 +74,44 @@ type attempt struct {
 	owner string
 	at    place
 	sent  time.Time // when the last question left that was answered
+
+	patience  time.Duration // how long to stand in line; 0: not at all, less: as long as the context lasts
+	again     bool          // the owner may be asked for again: what it was given stays, though nobody heard of it
+	keepPlace bool          // after that, its place in line stays for 3 s
+}
+
+// grant is what the engine has given: a token, and so much time from when it was last asked.
+type grant struct {
+	token int64
+	left  time.Duration
 }
 
 // run asks, and waits in line if it is to.
-func (a *attempt) run(ctx context.Context, wait bool) (*Lease, error) {
-	if wait {
+func (a *attempt) run(ctx context.Context) (grant, error) {
+	if a.patience != 0 {
 		return a.wait(ctx)
 	}
 	out, err := a.ask(ctx, false)
 	if err != nil {
 		a.forget(err)
-		return nil, err
+		return grant{}, err
 	}
-	return a.settled(out)
+	return settled(out)
 }
 
 // settled turns an answer that ends an attempt into what it means.
-func (a *attempt) settled(out acquireOut) (*Lease, error) {
+func settled(out acquireOut) (grant, error) {
 	switch out.Outcome {
 	case isLeased:
-		return a.l.hold(a, out.Token, time.Duration(out.Left)*time.Microsecond)
+		return grant{out.Token, time.Duration(out.Left) * time.Microsecond}, nil
 	case isHeld:
-		return nil, ErrHeld
+		return grant{}, ErrHeld
 	case otherMode:
-		return nil, ErrMode
+		return grant{}, ErrMode
 	case tooMany:
-		return nil, ErrTooMany
+		return grant{}, ErrTooMany
 	}
-	return nil, fmt.Errorf("%w: outcome %d", store.ErrOutcomeUnknown, out.Outcome)
+	return grant{}, fmt.Errorf("%w: outcome %d", store.ErrOutcomeUnknown, out.Outcome)
 }
 
 func (a *attempt) ask(ctx context.Context, wait bool) (acquireOut, error) {
@@ -117,32 +131,67 @@ func (a *attempt) ask(ctx context.Context, wait bool) (acquireOut, error) {
 }
 
 // wait stands in line until it is this attempt's turn.
-func (a *attempt) wait(ctx context.Context) (*Lease, error) {
+func (a *attempt) wait(ctx context.Context) (grant, error) {
 	if err := a.l.listen(ctx); err != nil {
-		return nil, err
+		return grant{}, err
 	}
 	turn := a.l.enter(a.owner)
-	defer a.l.leave(a.owner)
-	lease, err := a.inLine(ctx, turn)
-	if err != nil {
+	defer a.l.leave(a.owner, turn)
+	got, err := a.inLine(ctx, turn)
+	switch {
+	case err == nil:
+	case a.again && errors.Is(err, ErrHeld):
+		return a.lastLook()
+	default:
 		a.forget(err)
 	}
-	return lease, err
+	return got, err
 }
 
-func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (*Lease, error) {
+// overdue is why a wait ends whose time is over.
+func (a *attempt) overdue() error {
+	if a.keepPlace {
+		return ErrKeepPlace
+	}
+	return ErrHeld
+}
+
+// lastLook ends a wait whose time is over by leaving the line, and takes what was given just before that:
+// who is told that others hold the name does not come back for it.
+func (a *attempt) lastLook() (grant, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
+	defer cancel()
+	if _, err := a.l.end(ctx, a.name, a.owner, placeOnly); err != nil {
+		return grant{}, err // its place ends by itself, in 3 s
+	}
+	out, err := a.ask(ctx, false)
+	if err != nil {
+		return grant{}, err
+	}
+	return settled(out)
+}
+
+func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) {
 	answered := time.Now()
+	var over <-chan time.Time
+	if a.patience > 0 {
+		end := time.NewTimer(a.patience)
+		defer end.Stop()
+		over = end.C
+	}
 	for first := true; ; first = false {
 		out, err := a.ask(ctx, true)
 		switch {
+		case ctx.Err() != nil && a.sent.IsZero(): // nobody knows whether it is in line
+			return grant{}, fmt.Errorf("%w: %w: %w", context.Cause(ctx), store.ErrOutcomeUnknown, err)
 		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
+			return grant{}, context.Cause(ctx)
 		case errors.Is(err, store.ErrClosed) || err != nil && (first || time.Since(answered) > giveUp):
-			return nil, err
+			return grant{}, err
 		case err != nil:
 			out.Again = (100 * time.Millisecond).Microseconds()
 		case out.Outcome != waits:
-			return a.settled(out)
+			return settled(out)
 		default:
 			answered = time.Now()
 		}
@@ -153,15 +202,18 @@ func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (*Lease, error)
 			// It was given at some time after the last question that said it was not. When that is
 			// long ago, little of the lease may be left, and the next question says how much.
 			if time.Since(a.sent) < a.r.TTL/3 {
-				return a.l.hold(a, token, min(a.r.TTL, a.r.MaxHold))
+				return grant{token, min(a.r.TTL, a.r.MaxHold)}, nil
 			}
 		case <-timer.C:
+		case <-over:
+			timer.Stop()
+			return grant{}, a.overdue()
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, context.Cause(ctx)
+			return grant{}, context.Cause(ctx)
 		case <-a.l.ctx.Done():
 			timer.Stop()
-			return nil, ErrClosed
+			return grant{}, ErrClosed
 		}
 	}
 }
@@ -176,16 +228,26 @@ func pause(again int64) time.Duration {
 	return d
 }
 
+// endless is a patience that lasts as long as the context.
+const endless = -1
+
 // forget ends, in the background, what an attempt that has failed may have left in the store.
 func (a *attempt) forget(why error) {
 	refused := errors.Is(why, ErrMode) || errors.Is(why, ErrTooMany)
 	if refused || a.sent.IsZero() && errors.Is(why, store.ErrUnavailable) {
 		return // it left nothing
 	}
+	token := int64(0)
+	if a.again {
+		if errors.Is(why, ErrKeepPlace) {
+			return
+		}
+		token = placeOnly
+	}
 	a.l.background(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
 		defer cancel()
-		if _, err := a.l.end(ctx, a.name, a.owner); err != nil {
+		if _, err := a.l.end(ctx, a.name, a.owner, token); err != nil {
 			a.l.opts.Logger.Info("lock: what a request left ends by itself", "name", a.name, "error", err)
 		}
 	})
@@ -207,11 +269,11 @@ func (l *Locker) background(f func()) {
 	}()
 }
 
-// end releases what an owner has.
-func (l *Locker) end(ctx context.Context, name, owner string) (outcome int64, err error) {
+// end releases what an owner has, or the lease with one token.
+func (l *Locker) end(ctx context.Context, name, owner string, token int64) (outcome int64, err error) {
 	at := placeOf(name)
 	out, err := release.Do(ctx, l.store, releaseIn{Mark: at.mark, Held: at.held, Queue: at.queue, Waiters: at.waiters,
-		Names: at.names, Name: name, Owner: owner})
+		Names: at.names, Name: name, Owner: owner, Token: token})
 	return out.Outcome, err
 }
 
@@ -229,7 +291,7 @@ func (l *Locker) listen(ctx context.Context) error {
 	return nil
 }
 
-func (l *Locker) enter(owner string) <-chan int64 {
+func (l *Locker) enter(owner string) chan int64 {
 	turn := make(chan int64, 1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -237,10 +299,12 @@ func (l *Locker) enter(owner string) <-chan int64 {
 	return turn
 }
 
-func (l *Locker) leave(owner string) {
+func (l *Locker) leave(owner string, turn chan int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.lines, owner)
+	if l.lines[owner] == turn { // otherwise somebody has come to ask for the same owner again
+		delete(l.lines, owner)
+	}
 }
 
 // woken takes "owner token". It never waits.

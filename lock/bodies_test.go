@@ -21,6 +21,8 @@ func plan() storetest.Plan {
 			keys = append(keys, p.mark, p.names)
 		}
 	}
+	// likely is the token of a lease that was given a moment ago, as often as not.
+	likely := func(r *rand.Rand, now int64) int64 { return now - r.Int64N(6)*500 + r.Int64N(4)/3 }
 	grid := func(r *rand.Rand, n int64) int64 { return (1 + r.Int64N(n)) * 500 }
 	next := func(r *rand.Rand, now int64) storetest.Step {
 		name := some[r.IntN(len(some))]
@@ -42,9 +44,10 @@ func plan() storetest.Plan {
 			}
 			return storetest.Do(acquire, in)
 		case 6, 7:
-			return storetest.Do(release, releaseIn{at.mark, at.held, at.queue, at.waiters, at.names, name, owner})
+			return storetest.Do(release, releaseIn{at.mark, at.held, at.queue, at.waiters, at.names, name, owner,
+				[]int64{0, placeOnly, likely(r, now)}[r.IntN(3)]})
 		case 8, 9:
-			return storetest.Do(renew, renewIn{at.held, owner, grid(r, 60)})
+			return storetest.Do(renew, renewIn{at.held, owner, likely(r, now) * r.Int64N(2), grid(r, 60)})
 		case 10:
 			return storetest.Do(look, lookIn{at.held, at.queue, at.waiters, 1 + r.Int64N(4)})
 		}
@@ -88,8 +91,13 @@ func TestBothBodiesNoticeErrors(t *testing.T) {
 		m("release", "if tonumber(d) > now then was = 1 end", "was = 1"),
 		m("release", "w == o or redis.call('HLEN', held) == 0", "w == o"),
 		m("release", "  grant(name)\nend\nreturn", "end\nreturn"),
+		m("release", "meant == 0 or meant == tonumber(token)", "true"),
+		m("release", "meant == 0 or meant == tonumber(token)", "meant == 0"),
+		m("release", "meant <= 0 and", "meant == 0 and"),
+		m("renew", "meant ~= 0 and meant ~= tonumber(token)", "false"),
+		m("renew", "meant ~= 0 and meant ~= tonumber(token)", "meant ~= 0"),
 		m("renew", "if tonumber(d) <= now", "if tonumber(d) < now"),
-		m("renew", "math.min(now + ARGV[2], tonumber(stop))", "now + ARGV[2]"),
+		m("renew", "math.min(now + ARGV[3], tonumber(stop))", "now + ARGV[3]"),
 		m("look", "(%d+) ')) > now", "(%d+) ')) >= now"),
 		m("names", "'LIMIT', 0, ARGV[2]", "'LIMIT', 0, 1"),
 	)

@@ -3,8 +3,11 @@ package lock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Holder is a lease as others see it. Times are the engine's.
@@ -74,21 +77,64 @@ func modeOf(weight, of int64) string {
 	return "shared"
 }
 
-// List is the names that are held or were not long ago, in no order, at most limit (1..10,000)
-// of them. It asks 1,024 times, so it is for people, not for programs.
+// atOnce is how many questions List and All have on their way together.
+const atOnce = 64
+
+// List is the names that are held or were not long ago, sorted, at most limit (1..10,000) of them; when
+// there are more, it is any of them. It asks 1,024 times, so it is for people, not for programs.
 func (l *Locker) List(ctx context.Context, limit int) ([]string, error) {
-	if limit < 1 || limit > 10_000 {
-		return nil, fmt.Errorf("%w: limit %d is not in 1..10000", ErrInvalid, limit)
+	if limit < 1 || limit > maxList {
+		return nil, invalid("limit", "%d is not in 1..%d", limit, maxList)
 	}
-	var all []string
-	for b := 0; b < buckets && len(all) < limit; b++ {
-		out, err := names.Do(ctx, l.store, namesIn{fmt.Sprintf("lock:{%04d}:names", b), 0, int64(limit - len(all))})
-		if err != nil {
-			return nil, fmt.Errorf("lock: %w", err)
-		}
-		all = append(all, out.Names...)
+	var found [buckets][]string
+	ask, ctx := errgroup.WithContext(ctx)
+	ask.SetLimit(atOnce)
+	for b := range buckets {
+		ask.Go(func() error {
+			out, err := names.Do(ctx, l.store, namesIn{fmt.Sprintf("lock:{%04d}:names", b), 0, int64(limit)})
+			found[b] = out.Names
+			return err
+		})
 	}
+	if err := ask.Wait(); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	all := slices.Concat(found[:]...)
+	all = all[:min(len(all), limit)]
+	slices.Sort(all)
 	return all, nil
+}
+
+const maxList = 10_000
+
+// All is who holds what: names that somebody holds, sorted, at most limit (1..10,000) of them, and
+// whether there are more. It costs what List costs and one more question for each name.
+func (l *Locker) All(ctx context.Context, limit int) (all []Info, more bool, err error) {
+	if limit < 1 || limit > maxList {
+		return nil, false, invalid("limit", "%d is not in 1..%d", limit, maxList)
+	}
+	list, err := l.List(ctx, maxList)
+	if err != nil {
+		return nil, false, err
+	}
+	for some := range slices.Chunk(list, atOnce) {
+		infos := make([]Info, len(some))
+		ask, ctx := errgroup.WithContext(ctx)
+		for i, name := range some {
+			ask.Go(func() (err error) {
+				infos[i], err = l.Info(ctx, name)
+				return err
+			})
+		}
+		if err := ask.Wait(); err != nil {
+			return nil, false, err
+		}
+		all = append(all, slices.DeleteFunc(infos, func(i Info) bool { return len(i.Holders) == 0 })...)
+		if len(all) > limit {
+			return all[:limit], true, nil
+		}
+	}
+	return all, len(list) == maxList, nil
 }
 
 // Break ends somebody else's lease or place in line, by its owner, and says whether there was one. The
@@ -98,9 +144,9 @@ func (l *Locker) Break(ctx context.Context, name, owner, reason string) (bool, e
 		return false, err
 	}
 	if reason == "" || len(reason) > 1000 {
-		return false, fmt.Errorf("%w: a reason of 1..1000 bytes is needed", ErrInvalid)
+		return false, invalid("reason", "is not 1..1000 bytes")
 	}
-	outcome, err := l.end(ctx, name, owner)
+	outcome, err := l.end(ctx, name, owner, 0)
 	if err != nil {
 		return false, fmt.Errorf("lock: %q: %w", name, err)
 	}

@@ -48,9 +48,9 @@ func (s *Lease) Owner() string { return s.owner }
 // It has no values and no deadline.
 func (s *Lease) Context() context.Context { return s.ctx }
 
-// hold makes a lease of what the engine has given to an attempt, for so long from when it last asked.
-func (l *Locker) hold(a *attempt, token int64, left time.Duration) (*Lease, error) {
-	s := &Lease{l: l, name: a.name, owner: a.owner, token: token, r: a.r, until: a.sent.Add(left - margin(left)),
+// hold makes a lease of what the engine has given to an attempt.
+func (l *Locker) hold(a *attempt, got grant) (*Lease, error) {
+	s := &Lease{l: l, name: a.name, owner: a.owner, token: got.token, r: a.r, until: a.sent.Add(got.left - margin(got.left)),
 		limit: a.sent.Add(a.r.MaxHold - margin(a.r.MaxHold)), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
@@ -184,9 +184,9 @@ func (s *Lease) Release(ctx context.Context) error {
 		}
 	}
 	defer close(s.done)
-	outcome, err := s.l.end(ctx, s.name, s.owner)
+	outcome, err := s.l.end(ctx, s.name, s.owner, 0)
 	if err != nil && ctx.Err() == nil { // the same owner: safe
-		outcome, err = s.l.end(ctx, s.name, s.owner)
+		outcome, err = s.l.end(ctx, s.name, s.owner, 0)
 	}
 	switch {
 	case err != nil:

@@ -39,7 +39,7 @@ import (
 )
 
 var (
-	// ErrInvalid: a name or an option is out of its bounds; the text names it. Nothing was sent.
+	// ErrInvalid: a name or an option is out of its bounds; an InvalidError says which. Nothing was sent.
 	ErrInvalid = errors.New("lock: invalid")
 	// ErrHeld: others hold the name, or wait for it.
 	ErrHeld = errors.New("lock: held by others")
@@ -51,9 +51,24 @@ var (
 	ErrLost = errors.New("lock: lease lost")
 	// ErrReleased: the lease was released. It is what ends a lease's context in the usual case.
 	ErrReleased = errors.New("lock: released")
+	// ErrKeepPlace: a Claim's wait is over, and its place in line is kept for 3 s, for whoever claims again
+	// for the same owner. As the cause of a context's end it ends a wait in the same way.
+	ErrKeepPlace = errors.New("lock: not yet; the place in line is kept")
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("lock: closed")
 )
+
+// InvalidError says which name or option is out of its bounds. It is ErrInvalid.
+type InvalidError struct{ Field, Reason string }
+
+func (e *InvalidError) Error() string { return fmt.Sprintf("lock: invalid: %s %s", e.Field, e.Reason) }
+
+// Is says that it is ErrInvalid.
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
+
+func invalid(field, reason string, args ...any) error {
+	return &InvalidError{field, fmt.Sprintf(reason, args...)}
+}
 
 // Options of New. The zero value works.
 type Options struct {
@@ -91,13 +106,13 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	switch {
 	case o.TTL < 100*time.Millisecond || o.TTL > time.Hour:
-		return o, fmt.Errorf("%w: TTL %s is not in 100ms..1h", ErrInvalid, o.TTL)
+		return o, invalid("ttl", "%s is not in 100ms..1h", o.TTL)
 	case o.MaxHold < o.TTL || o.MaxHold > 24*time.Hour:
-		return o, fmt.Errorf("%w: MaxHold %s is not in TTL (%s)..24h", ErrInvalid, o.MaxHold, o.TTL)
+		return o, invalid("max_hold", "%s is not in the TTL (%s)..24h", o.MaxHold, o.TTL)
 	case o.MaxWaiters < 1 || o.MaxWaiters > 100_000:
-		return o, fmt.Errorf("%w: MaxWaiters %d is not in 1..100000", ErrInvalid, o.MaxWaiters)
+		return o, invalid("max_waiters", "%d is not in 1..100000", o.MaxWaiters)
 	case len(o.Who) > 200 || strings.ContainsFunc(o.Who, isControl):
-		return o, fmt.Errorf("%w: Who has more than 200 bytes, or control characters", ErrInvalid)
+		return o, invalid("who", "has more than 200 bytes, or control characters")
 	}
 	return o, nil
 }
@@ -211,13 +226,13 @@ func (l *Locker) check(name string, r Request) (Request, error) {
 	r.TTL, r.MaxHold, r.Who = o.TTL, o.MaxHold, o.Who
 	switch {
 	case name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, isControl):
-		return r, fmt.Errorf("%w: a name is 1..%d bytes of UTF-8 without control characters", ErrInvalid, maxName)
+		return r, invalid("name", "is not 1..%d bytes of UTF-8 without control characters", maxName)
 	case r.Shared && (r.Permits != 0 || r.Of != 0):
-		return r, fmt.Errorf("%w: Shared and Permits exclude each other", ErrInvalid)
+		return r, invalid("shared", "and permits exclude each other")
 	case r.Of < 0 || r.Of > maxPermits:
-		return r, fmt.Errorf("%w: Of %d is not in 1..%d", ErrInvalid, r.Of, maxPermits)
+		return r, invalid("of", "%d is not in 1..%d", r.Of, maxPermits)
 	case r.Of == 0 && r.Permits != 0 || r.Of > 0 && (r.Permits < 1 || r.Permits > r.Of):
-		return r, fmt.Errorf("%w: Permits %d is not in 1..Of (%d)", ErrInvalid, r.Permits, r.Of)
+		return r, invalid("permits", "%d is not in 1..of (%d)", r.Permits, r.Of)
 	}
 	return r, nil
 }

@@ -34,7 +34,7 @@ func (s *Server) backups(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problem(http.StatusNotFound, "not-found", "this server makes no backups: it was started without --backup-dir"))
 		return
 	case !s.mayOperate(r.Context()):
-		writeProblem(w, problem(http.StatusForbidden, "not-an-operator", "the API key needs operator: true in the configuration"))
+		writeProblem(w, s.backupProblem(r, errNotOperator))
 		return
 	case !s.copying.CompareAndSwap(false, true):
 		w.Header().Set("Retry-After", "10")

@@ -69,6 +69,17 @@ func (k *Keyed) Resolve(ctx huma.Context) []error {
 	return nil
 }
 
+// MayKeyed is a part of inputs that can have an Idempotency-Key.
+type MayKeyed struct{ Keyed }
+
+// Resolve refuses a malformed key.
+func (k *MayKeyed) Resolve(ctx huma.Context) []error {
+	if k.IdempotencyKey == "" {
+		return nil
+	}
+	return k.Keyed.Resolve(ctx)
+}
+
 var _ huma.Resolver = (*Keyed)(nil)
 
 var errKey = &keyError{}

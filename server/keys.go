@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -77,6 +78,8 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, name)))
 	})
 }
+
+var errNotOperator = errors.New("server: the key is no operator's")
 
 // mayOperate says whether the caller may do what is for those who run the server.
 func (s *Server) mayOperate(ctx context.Context) bool {

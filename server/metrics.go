@@ -17,6 +17,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	problems *prometheus.CounterVec
+	locks    lockMetrics
 }
 
 func newMetrics(s *Server) *metrics {
@@ -39,6 +40,8 @@ func newMetrics(s *Server) *metrics {
 		m.registry.MustRegister(s.Decisions.seconds)
 	}
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
+	m.locks = newLockMetrics(m.registry, s)
+	m.register("gauge", "holdfast_lock_requests_in_flight", "Acquisitions worked on now, or standing in line.", func() int64 { return int64(len(s.line)) })
 	m.register("gauge", "holdfast_event_streams", "Event streams open now.", func() int64 { return int64(s.hub.watchers()) })
 	for _, kind := range problemKinds() {
 		m.problems.WithLabelValues(kind) // from the start: the step from nothing to 1 is no increase

@@ -66,12 +66,13 @@ func (s *Server) observed(next http.Handler) http.Handler {
 }
 
 func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) {
-	route, took := routeOf(r.URL.Path), time.Since(began)
+	route, took := routeOf(r.URL.EscapedPath()), time.Since(began)
+	long := route == acquireRoute || route == acquireAllRoute || route == "/v1/sales/{sale}/events" // as long as the client likes
 	s.metrics.requests.WithLabelValues(route, methodOf(r.Method), strconv.Itoa(status)).Inc()
-	if route != "/v1/sales/{sale}/events" {
+	if !long {
 		s.metrics.seconds.WithLabelValues(route, methodOf(r.Method)).Observe(took.Seconds())
 	}
-	if status >= 500 || (took > time.Second && !strings.HasSuffix(route, "/events")) {
+	if status >= 500 || (took > time.Second && !long) {
 		kept, ok := int64(0), true
 		if status == http.StatusServiceUnavailable || status < 500 { // what a storm brings
 			kept, ok = s.quiet.line("status "+strconv.Itoa(status), time.Now())
@@ -83,7 +84,13 @@ func (s *Server) account(r *http.Request, t *tags, status int, began time.Time) 
 	s.span(r.Context(), t, route, status, began)
 }
 
-// routeOf keeps the number of metrics bounded: what a path names is left out.
+// Where requests stand in line.
+const (
+	acquireRoute    = "/v1/locks/{name}/leases"
+	acquireAllRoute = "/v1/leases"
+)
+
+// routeOf keeps the number of metrics bounded: what a path, as it was sent, names is left out.
 func routeOf(path string) string {
 	switch path {
 	case "/", "/storm", "/v1/backups", "/livez", "/readyz", "/metrics", "/openapi.json", "/openapi.yaml":
@@ -105,6 +112,19 @@ func routeOf(path string) string {
 		return "/v1/sales/{sale}/holds"
 	case "sales5":
 		return "/v1/sales/{sale}/holds/{hold}"
+	case "leases2":
+		return acquireAllRoute
+	case "locks2":
+		return "/v1/locks"
+	case "locks3":
+		return "/v1/locks/{name}"
+	case "locks4":
+		if parts[3] == "breaks" {
+			return "/v1/locks/{name}/breaks"
+		}
+		return acquireRoute
+	case "locks5":
+		return "/v1/locks/{name}/leases/{lease}"
 	case "payments2":
 		return "/v1/payments"
 	case "payments3":
@@ -117,25 +137,32 @@ func routeOf(path string) string {
 
 func methodOf(m string) string {
 	switch m {
-	case http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodHead:
+	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodHead:
 		return m
 	}
 	return "other"
 }
 
 // bounded limits how many requests are worked on at once, and for how long each.
-func (s *Server) bounded(next http.Handler) http.Handler {
+func (s *Server) bounded(next http.Handler) http.Handler { return s.within(s.slots, s.Timeout, next) }
+
+// patiently is for those that may stand in line: they take nobody else's place.
+func (s *Server) patiently(next http.Handler) http.Handler {
+	return s.within(s.line, maxWait+s.Timeout, next)
+}
+
+func (s *Server) within(slots chan struct{}, timeout time.Duration, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
 			s.metrics.problems.WithLabelValues("overloaded").Inc()
 			w.Header().Set("Retry-After", "1")
 			writeProblem(w, problem(http.StatusServiceUnavailable, "overloaded", "too many requests are worked on; come back"))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
+		ctx, cancel := context.WithTimeout(r.Context(), timeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

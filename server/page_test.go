@@ -19,6 +19,9 @@ func TestPageInABrowser(t *testing.T) {
 	})
 	r.sale("drop", 3)
 	r.hold("drop", "ada")
+	r.acquire("seat <b>14</b>", `{"who":"worker 7","ttl_ms":60000}`)
+	waiter := r.later(t.Context(), "seat <b>14</b>", `{"wait_ms":20000,"who":"worker 8"}`)
+	r.untilWaiting("seat <b>14</b>", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
@@ -34,7 +37,16 @@ func TestPageInABrowser(t *testing.T) {
 			t.Errorf("%s: want %q, got %q", id, want, found)
 		}
 	}
+	cells := regexp.MustCompile(`<td>([^<]*)</td>`).FindAllSubmatch(dom, -1)
+	var row []string
+	for _, c := range cells {
+		row = append(row, string(c[1]))
+	}
+	if len(row) != 7 || row[0] != "seat &lt;b&gt;14&lt;/b&gt;" || row[1] != "worker 7 (local)" || row[2] != "exclusive" || row[6] != "1: worker 8 (local)" {
+		t.Errorf("the locks: %q", row)
+	}
 	r.web.CloseClientConnections()
+	<-waiter
 }
 
 func findBrowser(t *testing.T) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
@@ -30,6 +31,23 @@ func fieldProblem(field, reason string) *huma.ErrorModel {
 	p := problem(http.StatusUnprocessableEntity, "invalid", field+" "+reason)
 	p.Errors = []*huma.ErrorDetail{{Message: reason, Location: "body." + field}}
 	return p
+}
+
+func pathProblem(field, reason string) *huma.ErrorModel {
+	p := fieldProblem(field, reason)
+	p.Errors[0].Location = "path." + field
+	return p
+}
+
+// lockProblem names the field of a request that package lock does not take.
+func lockProblem(e *lock.InvalidError) *huma.ErrorModel {
+	switch e.Field {
+	case "name", "lease":
+		return pathProblem(e.Field, e.Reason)
+	case "ttl", "max_hold":
+		return fieldProblem(e.Field+"_ms", e.Reason)
+	}
+	return fieldProblem(e.Field, e.Reason)
 }
 
 // nameProblem gives problems that come from reading a request their types. What was sent is not
@@ -87,6 +105,14 @@ var known = []struct {
 	{store.ErrUnavailable, 503, "store-unavailable", "the store does not answer", 1},
 	{sqldb.ErrBusy, 503, "busy", "the database is busy", 1},
 	{sqldb.ErrUnavailable, 503, "database-unavailable", "the database does not answer", 1},
+	{lock.ErrClosed, 503, "closing", "the server is shutting down", 1},
+	{lock.ErrHeld, 409, "lock-held", "others hold the lock, or wait for it", 1},
+	{lock.ErrKeepPlace, 409, "lock-held", "others hold the lock; your place in line is kept for 3 s", 1},
+	{lock.ErrMode, 409, "lock-mode", "the lock is held with another number of permits", 1},
+	{lock.ErrTooMany, 429, "lock-line-full", "as many wait for the lock as may", 1},
+	{lock.ErrLost, 409, "lease-lost", "the lease has ended: it was released or broken, or its time was over", 0},
+	{errNotOperator, 403, "not-an-operator", "the API key needs operator: true in the configuration", 0},
+	{errNoLocks, 501, "no-locks", "the store's engine may evict keys, so there are no locks: its maxmemory-policy has to be noeviction", 0},
 	{context.DeadlineExceeded, 503, "timeout", "it took too long; repeat with the same key", 1},
 	{context.Canceled, 503, "canceled", "the request was given up; repeat with the same key", 1},
 }
@@ -109,11 +135,14 @@ func (s *Server) fail(ctx context.Context, err error) error {
 	}
 	var of *flashsale.InvalidError
 	var op *payment.InvalidError
+	var ol *lock.InvalidError
 	switch {
 	case errors.As(err, &of):
 		return fieldProblem(of.Field, of.Reason)
 	case errors.As(err, &op):
 		return fieldProblem(op.Field, op.Reason)
+	case errors.As(err, &ol):
+		return lockProblem(ol)
 	}
 	for _, k := range known {
 		if !errors.Is(err, k.err) {

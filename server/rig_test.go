@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/internal/idem"
 	"github.com/holdfast-dev/holdfast/ledger"
+	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/payment/paysim"
 	"github.com/holdfast-dev/holdfast/server"
@@ -38,6 +39,7 @@ type rig struct {
 	testing.TB
 	store  *store.Store
 	db     *sqldb.DB
+	locks  *lock.Locker
 	server *server.Server
 	web    *httptest.Server
 	key    string // API key
@@ -79,6 +81,11 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	}
 	r.closing("payments", func() error { return cfg.Payments.Close(context.Background()) })
 	cfg.Payments.Start()
+	if cfg.Locks, err = lock.New(r.store, lock.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	r.locks = cfg.Locks
+	r.closing("locks", func() error { return r.locks.Close(context.Background()) })
 	for _, fn := range change {
 		fn(&cfg)
 	}

@@ -1,6 +1,6 @@
-// Package server is sales and payments over HTTP.
+// Package server is sales, payments and locks over HTTP.
 //
-// Promised: what flashsale and payment promise, to clients of any language. A POST with an
+// Promised: what flashsale, payment and lock promise, to clients of any language. A POST with an
 // Idempotency-Key happens once, and its repeats get the same bytes until the key expires. Bad
 // input gets a 4xx problem (RFC 9457) that names the field, and nothing is written. When a
 // dependency is gone the answer is a 503 within a bounded time, and the server recovers by
@@ -26,8 +26,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
@@ -39,6 +41,7 @@ type Config struct {
 	DB       *sqldb.DB
 	Sales    *flashsale.Sales
 	Payments *payment.Payments
+	Locks    *lock.Locker // on Store, the caller's to close; without it there are no locks
 
 	Keys        []Key         // who may call; without any, only this machine may
 	Timeout     time.Duration // longest a request is worked on; default 10s
@@ -87,7 +90,9 @@ type Server struct {
 	metrics *metrics
 	hub     *hub
 	slots   chan struct{}
+	line    chan struct{} // requests that may stand in line for a lock
 	quiet   quiet
+	listing singleflight.Group
 
 	work    context.Context
 	stop    context.CancelFunc
@@ -102,7 +107,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Config: c, slots: make(chan struct{}, c.MaxInFlight)}
+	s := &Server{Config: c, slots: make(chan struct{}, c.MaxInFlight), line: make(chan struct{}, c.MaxInFlight)}
 	s.Logger = slog.New(tagging{c.Logger.Handler()})
 	s.work, s.stop = context.WithCancel(context.Background())
 	s.hub = newHub(s.work, c.DB, c.Sales, c.Logger)
@@ -134,7 +139,7 @@ func (s *Server) routes() http.Handler {
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
 				Title: "Holdfast", Version: s.Version,
-				Description: "Sales that cannot oversell. The owner of an API key speaks for all buyers: " +
+				Description: "Sales that cannot oversell, locks whose late holders cannot harm. The owner of an API key speaks for all buyers: " +
 					"`buyer` is who the caller says. Every error is a problem (RFC 9457) with a stable type.",
 			},
 			Components: &huma.Components{
@@ -150,11 +155,14 @@ func (s *Server) routes() http.Handler {
 	s.api = humago.New(mux, cfg)
 	s.saleRoutes()
 	s.paymentRoutes()
+	s.lockRoutes()
 	mux.HandleFunc("/", nothing(mux))
 
 	root := http.NewServeMux()
-	v1 := s.bounded(s.authenticated(mux))
-	root.Handle("/v1/", v1)
+	root.Handle("/v1/", s.bounded(s.authenticated(mux)))
+	patiently := s.patiently(s.authenticated(mux))
+	root.Handle("POST /v1/locks/{name}/leases", patiently)
+	root.Handle("POST /v1/leases", patiently)
 	root.Handle("GET /v1/sales/{sale}/events", s.authenticated(http.HandlerFunc(s.events)))
 	root.Handle("POST /v1/backups", s.authenticated(http.HandlerFunc(s.backups)))
 	root.Handle("POST /storm", s.bounded(s.authenticated(http.HandlerFunc(s.storm))))
@@ -184,7 +192,7 @@ func nothing(mux *http.ServeMux) http.HandlerFunc {
 
 // methodsOf says with which methods a path could be asked for.
 func methodsOf(mux *http.ServeMux, r *http.Request) (allowed []string) {
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
 		if _, pattern := mux.Handler(other); pattern != "/" {

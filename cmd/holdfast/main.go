@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,17 +31,36 @@ type cli struct {
 	Key      keyCmd      `cmd:"" help:"Make API keys."`
 	Backup   backupCmd   `cmd:"" help:"Have a running server make a backup."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in a place where nothing is yet."`
+	Lock     lockCmd     `cmd:"" help:"Run a command under a lock; see locks and break them."`
 	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
 	Drill    drillCmd    `cmd:"" help:"Storms with faults, judged from outside: a sale, restarts, backups, failovers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "holdfast:", err)
-		os.Exit(1)
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	code := 0
+	var own *exit
+	switch {
+	case errors.As(err, &own):
+		code, err = own.code, own.err
+	case err != nil:
+		code = 1
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+	}
+	os.Exit(code)
 }
+
+// exit is an error with an exit status of its own, and perhaps nothing to say.
+type exit struct {
+	code int
+	err  error
+}
+
+func (x *exit) Error() string { return fmt.Sprintf("exit status %d: %v", x.code, x.err) }
+func (x *exit) Unwrap() error { return x.err }
 
 // env is what commands get beside their flags.
 type env struct {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
+	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/payment/paysim"
 	"github.com/holdfast-dev/holdfast/server"
@@ -53,8 +54,8 @@ func open(ctx context.Context, c shopConfig) (n *shop, err error) {
 		return n, err
 	}
 	n.undo = append(n.undo, n.store.Close)
-	if n.store.Capabilities().Evicts {
-		c.logger.Warn("the store's engine drops keys when its memory is full; set maxmemory-policy noeviction")
+	if c.server.Locks, err = n.locks(c.logger); err != nil {
+		return n, err
 	}
 	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
 		return n, err
@@ -68,6 +69,24 @@ func open(ctx context.Context, c shopConfig) (n *shop, err error) {
 	}
 	n.undo = append(n.undo, func() error { n.provider.Close(); return nil })
 	return n, n.start(ctx, c)
+}
+
+// locks are none on an engine that may drop them.
+func (n *shop) locks(logger *slog.Logger) (*lock.Locker, error) {
+	if n.store.Capabilities().Evicts {
+		logger.Warn("the store's engine drops keys when its memory is full: there are no locks; set maxmemory-policy noeviction")
+		return nil, nil
+	}
+	l, err := lock.New(n.store, lock.Options{Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	n.undo = append(n.undo, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		return l.Close(ctx)
+	})
+	return l, nil
 }
 
 // start begins what works in the background.

@@ -49,8 +49,8 @@ var may = map[string][]string{
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 
 	// floor 3
-	"server": {"backup", "flashsale", "payment", "ledger", "store", "sqldb", "internal/idem", "internal/mutant"},
-	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "store", "sqldb",
+	"server": {"backup", "flashsale", "payment", "ledger", "lock", "store", "sqldb", "internal/idem", "internal/mutant"},
+	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "lock", "store", "sqldb",
 		"drill", "replica", "internal/mutant"},
 	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
