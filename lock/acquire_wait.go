@@ -31,8 +31,8 @@ func (l *Locker) Acquire(ctx context.Context, name string, r Request) (*Lease, e
 	return l.acquire(ctx, name, rand.Text(), r, endless)
 }
 
-// TryAcquire leases a name if nobody else has it or waits for it. Errors: ErrHeld, and those of
-// Acquire.
+// TryAcquire leases a name if nobody else has it or waits for it. Errors: ErrHeld, ErrLost when the
+// lease was over before the answer was there, and those of Acquire.
 func (l *Locker) TryAcquire(ctx context.Context, name string, r Request) (*Lease, error) {
 	return l.acquire(ctx, name, rand.Text(), r, 0)
 }
@@ -96,8 +96,15 @@ func (a *attempt) run(ctx context.Context) (grant, error) {
 		a.forget(err)
 		return grant{}, err
 	}
-	return settled(out)
+	got, err := settled(out)
+	if err == nil && a.late(got) {
+		return grant{}, fmt.Errorf("%w: its time was over before the answer was there", ErrLost)
+	}
+	return got, err
 }
+
+// late says whether what was given was over before it was known here: somebody else may have it.
+func (a *attempt) late(got grant) bool { return time.Since(a.sent) >= got.left-margin(got.left) }
 
 // settled turns an answer that ends an attempt into what it means.
 func settled(out acquireOut) (grant, error) {
@@ -191,7 +198,11 @@ func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) 
 		case err != nil:
 			out.Again = (100 * time.Millisecond).Microseconds()
 		case out.Outcome != waits:
-			return settled(out)
+			if got, err := settled(out); err != nil || !a.late(got) {
+				return got, err
+			}
+			answered = time.Now()
+			continue // it is at the end of the line again
 		default:
 			answered = time.Now()
 		}
