@@ -3,6 +3,7 @@ package lock
 import (
 	_ "embed"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/store"
 )
 
@@ -41,7 +42,7 @@ const (
 	tooMany
 )
 
-var acquire = store.Decide("lock.acquire", store.Lua(grantLua+acquireLua), func(tx *store.Tx, in acquireIn) acquireOut {
+var acquire = store.Decide("lock.acquire", body(grantLua+acquireLua), func(tx *store.Tx, in acquireIn) acquireOut {
 	t := &table{tx: tx, at: place{in.Mark, in.Held, in.Queue, in.Waiters, in.Names}, name: in.Name, now: tx.Now()}
 	me := waiter{in.Weight, in.Of, t.now + in.Alive, in.TTL, in.Hold, in.Who, in.Channel}
 	t.scan()
@@ -82,7 +83,11 @@ func (t *table) enqueue(in acquireIn, me waiter, waiting int64) acquireOut {
 	if waiting >= in.MaxWaiters {
 		return acquireOut{Outcome: tooMany}
 	}
-	t.tx.ZAdd(t.at.queue, t.draw(), in.Owner)
+	ticket := t.draw()
+	if mutant.LineOff {
+		ticket = 0
+	}
+	t.tx.ZAdd(t.at.queue, ticket, in.Owner)
 	t.stay(in.Owner, me)
 	return acquireOut{Outcome: waits}
 }

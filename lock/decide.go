@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/store"
 )
 
@@ -116,7 +117,9 @@ func (t *table) count(l lease) {
 // draw is the next token or ticket of the bucket.
 func (t *table) draw() int64 {
 	n := max(t.tx.Int(t.at.mark)+1, t.now)
-	t.tx.SetInt(t.at.mark, n, store.Forever)
+	if !mutant.MarkLost {
+		t.tx.SetInt(t.at.mark, n, store.Forever)
+	}
 	return n
 }
 

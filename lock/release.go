@@ -32,7 +32,7 @@ const (
 	hadPlace
 )
 
-var release = store.Decide("lock.release", store.Lua(grantLua+releaseLua), func(tx *store.Tx, in releaseIn) (out releaseOut) {
+var release = store.Decide("lock.release", body(grantLua+releaseLua), func(tx *store.Tx, in releaseIn) (out releaseOut) {
 	t := &table{tx: tx, at: place{in.Mark, in.Held, in.Queue, in.Waiters, in.Names}, name: in.Name, now: tx.Now()}
 	v, ok := tx.HGet(in.Held, in.Owner)
 	l := parseLease(v)

@@ -36,6 +36,10 @@ func Active() []string {
 		{TakesPart, "mutant_takespart"},
 		{LeaseKept, "mutant_leasekept"},
 		{FullShare, "mutant_fullshare"},
+		{GuardOff, "mutant_guard"},
+		{MarkLost, "mutant_mark"},
+		{LineOff, "mutant_line"},
+		{LossUntold, "mutant_untold"},
 	} {
 		if m.off {
 			on = append(on, m.tag)

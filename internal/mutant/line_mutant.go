@@ -1,0 +1,5 @@
+//go:build mutant_line
+
+package mutant
+
+const LineOff = true

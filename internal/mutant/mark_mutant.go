@@ -1,0 +1,5 @@
+//go:build mutant_mark
+
+package mutant
+
+const MarkLost = true

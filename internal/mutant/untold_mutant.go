@@ -1,0 +1,5 @@
+//go:build mutant_untold
+
+package mutant
+
+const LossUntold = true

@@ -1,0 +1,19 @@
+package lock
+
+import (
+	"strings"
+
+	"github.com/holdfast-dev/holdfast/internal/mutant"
+	"github.com/holdfast-dev/holdfast/store"
+)
+
+// body is a script; in builds that show that the drill notices, without what they have switched off.
+func body(lua string) store.Remote {
+	if mutant.MarkLost {
+		lua = strings.Replace(lua, "redis.call('SET', mark, num(n))", "", 1)
+	}
+	if mutant.LineOff {
+		lua = strings.Replace(lua, "redis.call('ZADD', queue, num(draw()), owner)", "redis.call('ZADD', queue, '0', owner)", 1)
+	}
+	return store.Lua(lua)
+}
