@@ -31,6 +31,7 @@ drill: build ## the drills on the embedded engines
 	$(BIN) drill restart
 	$(BIN) drill backup
 	$(BIN) drill failover
+	$(BIN) drill lock
 
 model: ## check the model of the nodes and its mutants; needs spin and gcc
 	@scripts/model

@@ -32,7 +32,9 @@ func buildSkew(dir string) (string, error) {
 	if err := os.WriteFile(source, skewSource, 0o600); err != nil {
 		return "", err
 	}
-	if out, err := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
+	cmd := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-o", library, source)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // what it leaves behind goes with the rest
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", compiler, err, out)
 	}
 	return library, nil

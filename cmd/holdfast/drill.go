@@ -17,6 +17,9 @@ type drillCmd struct {
 	Failover drillFailoverCmd `cmd:"" help:"Nodes under faults: nothing that was acknowledged is lost, every history is linearizable."`
 	Watched  drillWatchedCmd  `cmd:"" hidden:"" passthrough:"all" help:"Run a node under the drill's eyes."`
 	Backup   drillBackupCmd   `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
+	Lock     drillLockCmd     `cmd:"" help:"Locks under faults: no late holder writes after a later one, and the lock is one."`
+	Holder   drillHolderCmd   `cmd:"" hidden:"" help:"A process of the lock drill that leases names and writes."`
+	Guarded  drillGuardedCmd  `cmd:"" hidden:"" help:"What the names of the lock drill guard: a table and files."`
 }
 
 type drillSaleCmd struct {

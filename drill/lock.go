@@ -1,0 +1,282 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// LockOptions of Lock. The zero value is a drill on the embedded engine that takes less than 40 s.
+type LockOptions struct {
+	Store    string   // one of LockStores; default: file: behind one server
+	Rounds   int      // 1..10,000; default 6
+	Holders  int      // processes, 4..64; default 12
+	Faults   []string // of the store, some of them by name; none: all that can happen here
+	Seed     uint64   // of faults, moments and what holders do; 0: a random one
+	Binary   string   // the program to judge; default: this one
+	Progress io.Writer
+}
+
+// What the locks of the drill can be in. It starts all of them itself: it harms nobody else's.
+const (
+	lockFile     = "file:"
+	lockRedis    = "redis-server"
+	lockRedisB   = "redis-server?class=b"
+	lockReplica  = "redis-server?replica"
+	lockValkey   = "valkey-server"
+	lockReplicaV = "valkey-server?replica"
+)
+
+// LockStores are the stores that LockOptions.Store can name.
+func LockStores() []string {
+	return []string{lockFile, lockRedis, lockRedisB, lockReplica, lockValkey, lockReplicaV, ownNodes}
+}
+
+// LockFigures are what a lock drill has measured and done.
+type LockFigures struct {
+	Seconds  float64        `json:"seconds"`
+	Rounds   int            `json:"rounds"`
+	Leases   int            `json:"leases"`   // that holders had
+	Accepted int            `json:"accepted"` // writes
+	Late     int            `json:"late"`     // writes that the guards refused
+	Lost     int            `json:"lost"`     // leases whose holders were told that they had ended
+	Deadline int            `json:"deadline"` // waits that ended with their own deadline
+	Judged   int            `json:"judged"`   // rounds whose locks were judged by themselves, not only what they guard
+	Twice    int            `json:"twice"`    // leases that were given while another holder believed to have the name, because the store forgot
+	Paused   int            `json:"paused"`   // holders, past their leases
+	Killed   int            `json:"killed"`   // holders and waiters
+	Faults   map[string]int `json:"faults"`
+	Dealt    []DealtLock    `json:"dealt"`
+	Skipped  []SkippedFault `json:"skipped"`
+	WaitP50  float64        `json:"wait_p50_ms"`
+	WaitMax  float64        `json:"wait_max_ms"`
+}
+
+// DealtLock is what the seed has decided about a round.
+type DealtLock struct {
+	Holder string `json:"holder"` // what happens to holders
+	Store  string `json:"store"`  // what happens to the store
+	Dice   uint64 `json:"dice"`
+}
+
+// locking is one lock drill.
+type locking struct {
+	LockOptions
+	class    string
+	progress *progress
+	began    time.Time
+	place    *place
+	nursery  *nursery
+	engine   lockEngine
+	rounds   []plannedLock
+	skipped  []SkippedFault
+	kinds    int    // of the store's faults in the deck
+	shim     string // library for engines' clocks; empty: none
+	noShim   string // why not
+
+	figures                                                       LockFigures
+	waits                                                         []float64
+	read                                                          map[string]int64 // rows of the table, and bytes of files, that were looked at already
+	last                                                          map[string]written
+	tokens                                                        map[string]int64 // the largest of earlier rounds, by name
+	stale, repeated, apart, order, waiting, told, cause, happened findings
+}
+
+// Lock runs the lock drill: many processes that lease a few names and write to what the names guard,
+// while they are stopped and killed and their store is harmed. An error means that there is no verdict.
+func Lock(ctx context.Context, o LockOptions) (report Report, err error) {
+	d, err := newLocking(o)
+	if err != nil {
+		return report, err
+	}
+	d.began = time.Now()
+	d.progress = &progress{out: d.Progress, began: d.began}
+	if d.place, err = newPlace(ctx, "", ""); err != nil {
+		return report, err
+	}
+	failed := false
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		err = errors.Join(err, d.place.clear(ctx, failed))
+	}()
+	d.nursery = newNursery()
+	defer d.nursery.close()
+	if err := d.prepare(ctx); err != nil {
+		return report, err
+	}
+	defer d.engine.close()
+	for n, p := range d.rounds {
+		if err := d.round(ctx, n, p); ctx.Err() != nil {
+			return report, ctx.Err()
+		} else if err != nil {
+			failed = true
+			return report, fmt.Errorf("drill: round %d: %w (the evidence is in %s)", n+1, err, d.place.dir)
+		}
+		if d.harm() > 0 {
+			break // what follows would say it again
+		}
+	}
+	report = Report{Drill: "lock", Class: d.class, Seed: d.Seed}
+	d.figures.Rounds = len(d.figures.Dealt)
+	report.Checks, report.Verdict = d.judge()
+	report.Figures = d.measured()
+	if failed = !report.Passed(); failed {
+		report.Kept = d.place.dir
+	}
+	d.progress.say("%s", report.Verdict)
+	return report, nil
+}
+
+// newLocking checks the options.
+func newLocking(o LockOptions) (*locking, error) {
+	o.Rounds, o.Holders = orElse(o.Rounds, 6), orElse(o.Holders, 12)
+	if o.Store == "" {
+		o.Store = lockFile
+	}
+	if o.Seed == 0 {
+		o.Seed = 1 + rand.Uint64N(maxSeed-1)
+	}
+	o.Faults = slices.DeleteFunc(slices.Clone(o.Faults), func(name string) bool { return name == "" })
+	switch {
+	case runtime.GOOS != "linux":
+		return nil, errors.New("drill: the lock drill needs Linux: it looks in /proc whether what it stops stands still")
+	case o.Rounds < 1 || o.Rounds > 10_000:
+		return nil, fmt.Errorf("drill: %d rounds is not in 1..10000", o.Rounds)
+	case o.Holders < 4 || o.Holders > 64:
+		return nil, fmt.Errorf("drill: %d holders is not in 4..64", o.Holders)
+	case !slices.Contains(LockStores(), o.Store):
+		return nil, fmt.Errorf("drill: the lock drill starts its store itself: %s", strings.Join(LockStores(), ", "))
+	}
+	for _, name := range o.Faults {
+		if !slices.Contains(lockFaultNames(), name) {
+			return nil, fmt.Errorf("drill: faults of a store are %s", strings.Join(lockFaultNames(), ", "))
+		}
+	}
+	if o.Binary == "" {
+		var err error
+		if o.Binary, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("drill: %w", err)
+		}
+	}
+	d := &locking{LockOptions: o, class: "C", read: map[string]int64{}, last: map[string]written{}, tokens: map[string]int64{}}
+	switch o.Store {
+	case lockFile, ownNodes:
+		d.class = "A"
+	case lockRedisB:
+		d.class = "B"
+	}
+	return d, nil
+}
+
+// prepare starts the store and deals the rounds.
+func (d *locking) prepare(ctx context.Context) (err error) {
+	if d.shim, err = buildSkew(d.place.dir); err != nil {
+		d.noShim = err.Error()
+	}
+	if err := os.Mkdir(d.files(), 0o700); err != nil {
+		return fmt.Errorf("drill: %w", err)
+	}
+	d.progress.say("lock drill: %s, %d processes, %d rounds, seed %d", d.Store, d.Holders, d.Rounds, d.Seed)
+	if d.engine, err = d.newEngine(ctx); err != nil {
+		return err
+	}
+	cards, err := d.cards()
+	if err != nil {
+		d.engine.close()
+		return err
+	}
+	d.kinds, d.rounds = len(cards), d.plan(cards)
+	d.figures = LockFigures{Faults: map[string]int{}, Dealt: []DealtLock{}, Skipped: d.skipped}
+	return nil
+}
+
+// files is where the guarded files are.
+func (d *locking) files() string { return filepath.Join(d.place.disk(), "files") }
+
+func (d *locking) newEngine(ctx context.Context) (lockEngine, error) {
+	switch d.Store {
+	case lockFile:
+		return newLockServer(d)
+	case ownNodes:
+		return newLockNodes(ctx, d)
+	}
+	return newLockRedis(ctx, d)
+}
+
+// harm counts what is wrong, but for storms that did not happen.
+func (d *locking) harm() int {
+	return len(d.stale) + len(d.repeated) + len(d.apart) + len(d.order) + len(d.waiting) + len(d.told) + len(d.cause)
+}
+
+// judge is the verdict over all rounds.
+func (d *locking) judge() (checks []Check, verdict string) {
+	d.minima()
+	f := d.figures
+	verdict = Pass
+	for _, c := range []struct {
+		name   string
+		wrong  findings
+		looked string
+	}{
+		{"no-stale-write", d.stale, fmt.Sprintf("%d writes in the order of acceptance: tokens never go back", f.Accepted)},
+		{"refused-with-cause", d.cause, fmt.Sprintf("%d late writes were refused, each after one with a larger token", f.Late)},
+		{"tokens-never-repeat", d.repeated, fmt.Sprintf("%d leases, each with a token of its own", f.Leases)},
+		{"linearizable", d.apart, fmt.Sprintf("in %d of %d rounds: leases of a name one after the other, each until its holder knew of its end; in the others the store forgot, as its class may", f.Judged, len(f.Dealt))},
+		{"first-come-first-served", d.order, fmt.Sprintf("nobody who came more than %s later was served first", fifoTolerance)},
+		{"waits-end", d.waiting, fmt.Sprintf("every live waiter got the lock or its own deadline (%d did), and all went on after each fault", f.Deadline)},
+		{"answers", d.told, "every answer was one that the package names; every process ended cleanly"},
+		{"storm-happened", d.happened, fmt.Sprintf("%d holders stopped past their leases, %d holders and waiters killed, faults of the store: %v", f.Paused, f.Killed, f.Faults)},
+	} {
+		checks = append(checks, Check{Name: c.name, OK: len(c.wrong) == 0, Detail: c.wrong.detail(c.looked)})
+		if len(c.wrong) > 0 {
+			verdict = Fail
+		}
+	}
+	return checks, verdict
+}
+
+// minima: a drill without a storm proves nothing.
+func (d *locking) minima() {
+	if d.harm() > 0 {
+		return
+	}
+	dealt := map[string]int{}
+	for _, p := range d.rounds {
+		dealt[p.holder]++
+		dealt[p.store.name]++
+	}
+	if d.figures.Paused < dealt[pauseHolder] {
+		d.happened.add("%d of %d holders were stopped past their leases", d.figures.Paused, dealt[pauseHolder])
+	}
+	if d.figures.Late < d.figures.Paused {
+		d.happened.add("%d holders were stopped past their leases, and only %d late writes were refused", d.figures.Paused, d.figures.Late)
+	}
+	if least := dealt[killHolder] + dealt[killWaiter]; d.figures.Killed < least {
+		d.happened.add("%d of %d holders and waiters were killed", d.figures.Killed, least)
+	}
+	if least := d.Rounds * d.Holders; d.figures.Leases < least {
+		d.happened.add("%d leases, the storm should have had %d", d.figures.Leases, least)
+	}
+	for name, n := range dealt {
+		if name != noFault && slices.Contains(lockFaultNames(), name) && d.figures.Faults[name] < n {
+			d.happened.add("%s happened %d of %d times", name, d.figures.Faults[name], n)
+		}
+	}
+}
+
+func (d *locking) measured() LockFigures {
+	f := d.figures
+	f.Seconds = rounded(time.Since(d.began).Seconds())
+	f.WaitP50, f.WaitMax = middleAndMost(d.waits)
+	f.WaitP50, f.WaitMax = rounded(f.WaitP50), rounded(f.WaitMax)
+	return f
+}
