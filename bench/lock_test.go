@@ -1,0 +1,210 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/go-redsync/redsync/v4"
+	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
+	"github.com/redis/rueidis/rueidislock"
+
+	"github.com/holdfast-dev/holdfast/lock"
+	"github.com/holdfast-dev/holdfast/store"
+	"github.com/holdfast-dev/holdfast/store/storetest"
+)
+
+// taker takes a lock and returns what gives it back.
+type taker func(ctx context.Context, name string) (release func(), err error)
+
+const lockLife = 10 * time.Second
+
+// lockers are this module's locks and its peers', each as one process of several has it.
+var lockers = []struct {
+	name string
+	open func(t *testing.T, path string) taker
+}{
+	{"lock, with fencing tokens", openOurs},
+	{"rueidislock", openRueidis},
+	{"redislock", openRedislock},
+	{"redsync", openRedsync},
+}
+
+func openOurs(t *testing.T, path string) taker {
+	s, err := store.Open(t.Context(), "unix:"+path, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.New(s, lock.Options{TTL: lockLife})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(l.Close(context.Background()), s.Close()) })
+	return func(ctx context.Context, name string) (func(), error) {
+		lease, err := l.Acquire(ctx, name, lock.Request{})
+		if err != nil {
+			return nil, err
+		}
+		return func() { _ = lease.Release(context.Background()) }, nil
+	}
+}
+
+func openRueidis(t *testing.T, path string) taker {
+	client, err := rueidis.ParseURL("unix://" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := rueidislock.NewLocker(rueidislock.LockerOption{ClientOption: client, KeyMajority: 1, NoLoopTracking: true, KeyValidity: lockLife})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return func(ctx context.Context, name string) (func(), error) {
+		_, release, err := l.WithContext(ctx, name)
+		return release, err
+	}
+}
+
+func goRedis(t *testing.T, path string) *redis.Client {
+	c := redis.NewClient(&redis.Options{Network: "unix", Addr: path, PoolSize: 64})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func openRedislock(t *testing.T, path string) taker {
+	l := redislock.New(goRedis(t, path))
+	return func(ctx context.Context, name string) (func(), error) {
+		// Its default gives up at once; this is how its documentation waits.
+		held, err := l.Obtain(ctx, name, lockLife, &redislock.Options{RetryStrategy: redislock.LinearBackoff(5 * time.Millisecond)})
+		if err != nil {
+			return nil, err
+		}
+		return func() { _ = held.Release(context.Background()) }, nil
+	}
+}
+
+func openRedsync(t *testing.T, path string) taker {
+	l := redsync.New(goredis.NewPool(goRedis(t, path)))
+	return func(ctx context.Context, name string) (func(), error) {
+		m := l.NewMutex(name, redsync.WithExpiry(lockLife), redsync.WithTries(1<<20))
+		if err := m.LockContext(ctx); err != nil {
+			return nil, err
+		}
+		return func() { _, _ = m.UnlockContext(context.Background()) }, nil
+	}
+}
+
+func redisPath(t *testing.T) string { return strings.TrimPrefix(storetest.Redis(t).URL(), "unix:") }
+
+var lockGroup = group{
+	title: "Locks that nobody else wants", unit: "acquisitions with release/s",
+	note: "One redis-server over a unix socket that saves nothing; every caller takes names of its own. One caller's " +
+		"rate is the reciprocal of what it waits.",
+	open: func(t *testing.T) (rows []*measure) {
+		path := redisPath(t)
+		for _, many := range []int{64, 1} {
+			who := fmt.Sprintf(", %d callers", many)
+			if many == 1 {
+				who = ", 1 caller"
+			}
+			best := "rueidislock" + who
+			for _, k := range lockers {
+				take := k.open(t, path)
+				m := &measure{name: k.name + who, of: best, run: func(t *testing.T, d time.Duration) float64 {
+					return callers(t, many, d, func(i int, n int64) error {
+						release, err := take(context.Background(), fmt.Sprintf("%s-%d-%d", k.name, i, n%100))
+						if err == nil {
+							release()
+						}
+						return err
+					})
+				}}
+				if m.name == best {
+					m.of = ""
+				}
+				rows = append(rows, m)
+			}
+		}
+		return rows
+	},
+}
+
+// rush is what 64 callers of one name have seen.
+type rush struct {
+	handed  float64 // a second, to another caller
+	longest float64 // wait, in hundredths of what each would wait if all had equal shares
+}
+
+// crowd has 64 callers, on eight clients, want one name for d.
+func crowd(t *testing.T, takers []taker, name string, d time.Duration) rush {
+	ctx, stop := context.WithTimeout(t.Context(), d)
+	defer stop()
+	var last, handed, all, longest atomic.Int64
+	last.Store(-1)
+	var done sync.WaitGroup
+	began := time.Now()
+	for i := range int64(64) {
+		done.Go(func() {
+			for ctx.Err() == nil {
+				asked := time.Now()
+				release, err := takers[i%int64(len(takers))](ctx, name)
+				waited := int64(time.Since(asked))
+				for seen := longest.Load(); waited > seen && !longest.CompareAndSwap(seen, waited); seen = longest.Load() {
+				}
+				if err != nil {
+					if ctx.Err() == nil {
+						t.Error(err)
+					}
+					return
+				}
+				if last.Swap(i) != i {
+					handed.Add(1)
+				}
+				all.Add(1)
+				release()
+			}
+		})
+	}
+	done.Wait()
+	took := time.Since(began)
+	fair := float64(took) * 64 / float64(max(all.Load(), 1))
+	return rush{float64(handed.Load()) / took.Seconds(), 100 * float64(longest.Load()) / fair}
+}
+
+// crowded is a group over what a rush has seen.
+func crowded(title, unit, note string, seen func(rush) float64) group {
+	return group{title: title, unit: unit, note: note, open: func(t *testing.T) (rows []*measure) {
+		path := redisPath(t)
+		for _, k := range lockers {
+			var takers []taker
+			for range 8 {
+				takers = append(takers, k.open(t, path))
+			}
+			m := &measure{name: k.name, of: "rueidislock", run: func(t *testing.T, d time.Duration) float64 {
+				return seen(crowd(t, takers, "one name of "+k.name, d))
+			}}
+			if m.name == m.of {
+				m.of = ""
+			}
+			rows = append(rows, m)
+		}
+		return rows
+	}}
+}
+
+var handOffGroup = crowded("A lock that 64 callers want", "hand-offs to another caller/s",
+	"64 callers on eight clients take one name and give it back at once. Only what goes to another caller counts.",
+	func(r rush) float64 { return r.handed })
+
+var fairGroup = crowded("The longest wait for that lock", "hundredths of a fair share",
+	"The longest wait of all callers in a turn, beside what each would wait if all had equal shares (100). A caller that had "+
+		"nothing counts with the whole turn.",
+	func(r rush) float64 { return r.longest })
