@@ -119,7 +119,7 @@ func TestFailoverAgainstSentinel(t *testing.T) {
 func TestFailoverMutants(t *testing.T) {
 	needEngine(t)
 	for _, c := range []struct {
-		tag, why string
+		name, why string
 		faults   []string
 	}{
 		{"mutant_gateoff", "replies pass unheld", []string{"isolate-leader", "kill-leader"}},
@@ -128,8 +128,8 @@ func TestFailoverMutants(t *testing.T) {
 		{"mutant_noverify", "a leader answers reads without asking whether it leads", []string{"wake-isolated", "late-answers"}},
 		{"mutant_lateverify", "answers to earlier questions say that it leads", []string{"late-answers"}},
 	} {
-		t.Run(c.tag, func(t *testing.T) {
-			bin := program(t, c.tag)
+		t.Run(c.name, func(t *testing.T) {
+			bin := program(t, c.name)
 			const tries = 5
 			for range tries {
 				temporary(t)

@@ -45,16 +45,16 @@ var (
 	built    = map[string]string{}
 )
 
-// program builds the program, once for each set of tags.
-func program(t *testing.T, tags string) string {
+// program builds the program; with names of mutants, one in which those are on.
+func program(t *testing.T, mutants string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and runs servers")
 	}
 	building.Lock()
 	defer building.Unlock()
-	if built[tags] != "" {
-		return built[tags]
+	if built[mutants] != "" {
+		return built[mutants]
 	}
 	var err error
 	if binaries == "" {
@@ -62,13 +62,31 @@ func program(t *testing.T, tags string) string {
 			t.Fatal(err)
 		}
 	}
-	to := filepath.Join(binaries, fmt.Sprintf("holdfast-%d", len(built)))
-	out, err := exec.Command("go", "build", "-tags", tags, "-o", to, "../cmd/holdfast").CombinedOutput()
-	if err != nil {
+	if mutants == "" {
+		built[""] = build(t, "holdfast")
+		return built[""]
+	}
+	if built["all"] == "" {
+		built["all"] = build(t, "holdfast-mutants", "-tags", "mutants")
+	}
+	// A script in its place: what the program starts is of the same kind.
+	to := filepath.Join(binaries, mutants)
+	script := fmt.Sprintf("#!/bin/sh\nHOLDFAST_MUTANTS=%s exec %s \"$@\"\n", mutants, built["all"])
+	if err := os.WriteFile(to, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	built[mutants] = to
+	return to
+}
+
+func build(t *testing.T, name string, flags ...string) (path string) {
+	t.Helper()
+	path = filepath.Join(binaries, name)
+	args := append(append([]string{"build"}, flags...), "-o", path, "../cmd/holdfast")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	built[tags] = to
-	return to
+	return path
 }
 
 // temporary gives what a run leaves a place that goes with the test.

@@ -11,7 +11,7 @@ import (
 func TestMutants(t *testing.T) {
 	temporary(t)
 	for _, m := range []struct {
-		name, tags string
+		name, on string
 		caught     []string // by these checks; none: it has to pass
 	}{
 		{"the store alone", "mutant_cond,mutant_check", nil},
@@ -27,7 +27,7 @@ func TestMutants(t *testing.T) {
 			if len(m.caught) > 0 {
 				t.Parallel() // how slow it is does not matter
 			}
-			bin := program(t, m.tags)
+			bin := program(t, m.on)
 			r := drillSale(t, SaleOptions{Binary: bin, Buyers: 160, Stock: 40})
 			if len(m.caught) == 0 {
 				mustPass(t, r)

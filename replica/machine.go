@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/replica/consensus"
 	"github.com/holdfast-dev/holdfast/replica/core"
 )
@@ -198,6 +197,3 @@ func (s *spans) drop(index uint64, begin int64) {
 	s.all = slices.Clone(s.all[i:])
 	s.begin = begin
 }
-
-// releasesEarly is what a mutant does: it takes for committed what this node alone has proposed.
-const releasesEarly = mutant.Early

@@ -21,7 +21,7 @@ func TestMutants(t *testing.T) {
 		}
 		t.Skip("no go command")
 	}
-	for _, c := range []struct{ tag, in, test, says string }{
+	for _, c := range []struct{ name, in, test, says string }{
 		{"mutant_nofsync", ".", "TestPowerLoss", "acknowledged writes are missing"},
 		{"mutant_nofsync", "./consensus", "TestPowerLoss", "still not: all that was told"},
 		{"mutant_lateverify", "./consensus", "TestLateAnswersDoNotVerify", "an answer from before the question verified"},
@@ -29,8 +29,10 @@ func TestMutants(t *testing.T) {
 		{"mutant_stay", "./sentinel", "TestSwitch", "the third leads, and it names"},
 		{"mutant_gateoff", "./gate", "TestHeldUntilCommitted", "left before it was committed"},
 	} {
-		t.Run(c.tag+strings.TrimPrefix(c.in, "."), func(t *testing.T) {
-			out, err := exec.Command(goTool, "test", "-tags", c.tag, "-count=1", "-run", "^"+c.test+"$", c.in).CombinedOutput()
+		t.Run(c.name+strings.TrimPrefix(c.in, "."), func(t *testing.T) {
+			cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", "^"+c.test+"$", c.in)
+			cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+c.name)
+			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), c.says) {
 				t.Fatalf("not noticed: %v\n%s", err, out)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,7 +42,14 @@ func openFile(url string, opts Options) (engine, error) {
 	if opts.MaxBytes == 0 {
 		opts.MaxBytes = fileBytes
 	}
-	return openReopening(opts, func() (*embedded, error) { return openEmbedded(dir, vfs.Default, true, opts) })
+	return openReopening(opts, func() (*embedded, error) {
+		_, missing := os.Stat(dir)
+		e, err := openEmbedded(dir, vfs.Default, true, opts)
+		if err == nil && missing != nil {
+			err = os.Chmod(dir, 0o700) // Pebble makes it readable for everybody on the machine
+		}
+		return e, err
+	})
 }
 
 // fileDir is the directory that a file: URL names: file:rel, file:/abs or file:///abs. The
@@ -83,12 +91,7 @@ func openEmbedded(dir string, files vfs.FS, durable bool, opts Options) (*embedd
 		guard: make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	// Pebble would let everybody on the machine list it.
-	err := files.MkdirAll(dir, 0o700)
-	if err != nil {
-		e.cancel()
-		return nil, openError(dir, err)
-	}
+	var err error
 	if e.db, err = pebble.Open(dir, e.pebbleOptions(newDisk(files, e.ended))); err != nil {
 		e.cancel()
 		return nil, openError(dir, errors.Join(err, e.ended.cause()))

@@ -121,11 +121,13 @@ func TestSyncMutant(t *testing.T) {
 		}
 		t.Skip("no go command")
 	}
-	args := []string{"test", "-tags", "mutant_nosync", "-count=1", "-run", "^(TestPowerLoss|TestKill)$", "."}
+	args := []string{"test", "-tags", "mutants", "-count=1", "-run", "^(TestPowerLoss|TestKill)$", "."}
 	if raceEnabled() {
 		args = append(args[:1], append([]string{"-race"}, args[1:]...)...) // shares the build cache
 	}
-	out, err := exec.Command(goTool, args...).CombinedOutput()
+	cmd := exec.Command(goTool, args...)
+	cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS=mutant_nosync")
+	out, err := cmd.CombinedOutput()
 	if err == nil {
 		t.Fatalf("answers that do not wait for the sync were not noticed:\n%s", out)
 	}

@@ -189,7 +189,7 @@ func TestRefusals(t *testing.T) {
 		args []string
 		says string
 	}{
-		{nil, "expected one of"},
+		{[]string{"drill"}, "expected one of"},
 		{[]string{"nonsense"}, "nonsense"},
 		{base, "--db"},
 		{append(append([]string{}, base...), "--store", "ftp://x", "--db", "sqlite:"+filepath.Join(dir, "db")), "a store's URL begins"},

@@ -1,18 +1,19 @@
 // Package mutant names the guarantees that a test build can switch off.
 //
 // A test that cannot fail proves nothing. So each guarantee has a mutant: the same
-// program with that one protection removed, built by tag, run as a process, and
-// expected to fail the drill. Every constant is false unless its tag was given to the
-// compiler, so in a release the branch does not exist. `holdfast version` prints what
-// is active.
+// program with that one protection removed, run as a process, and expected to fail the
+// drill. Every name is a constant, and false, unless the compiler was given the tag
+// mutants, so in a release the branch does not exist. In a build with that tag the
+// variable HOLDFAST_MUTANTS says which of them are on: one build has all of them, since
+// to build takes longer than most of the drills. `holdfast version` prints what is on.
 package mutant
 
-// Active lists the mutants in this build, by their tags. Empty in every release.
+// Active lists the mutants that are on, by their names. Empty in every release.
 func Active() []string {
 	var on []string
 	for _, m := range []struct {
-		off bool
-		tag string
+		on   bool
+		name string
 	}{
 		{StoreCheckOff, "mutant_store"},
 		{CondOff, "mutant_cond"},
@@ -41,8 +42,8 @@ func Active() []string {
 		{LineOff, "mutant_line"},
 		{LossUntold, "mutant_untold"},
 	} {
-		if m.off {
-			on = append(on, m.tag)
+		if m.on {
+			on = append(on, m.name)
 		}
 	}
 	return on

@@ -173,7 +173,9 @@ func TestMutant(t *testing.T) {
 	if err != nil {
 		t.Skip("no go command")
 	}
-	out, err := exec.Command(goTool, "test", "-tags", "mutant_guard", "-count=1", "-run", "^TestPausedHolderIsFenced$", ".").CombinedOutput()
+	cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", "^TestPausedHolderIsFenced$", ".")
+	cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS=mutant_guard")
+	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "the late holder was told: written") {
 		t.Fatalf("not noticed: %v\n%s", err, out)
 	}

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"io"
 	"net"
 	"sync"
@@ -102,7 +103,7 @@ func (c *conn) fromEngine() {
 	if mark {
 		c.g.mark(c)
 	}
-	if passesUnheld {
+	if mutant.GateOff {
 		c.release(c.read, true)
 	}
 	c.mu.Lock()
@@ -131,7 +132,7 @@ func (c *conn) hold(p []byte) {
 	c.marked = true
 	c.mu.Unlock()
 	c.g.held.Add(int64(len(p)))
-	if passesUnheld {
+	if mutant.GateOff {
 		c.release(upto, false)
 	}
 	if mark {

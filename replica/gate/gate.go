@@ -22,7 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/holdfast-dev/holdfast/internal/mutant"
 )
 
 // ErrShut: the gate is shut; nothing was sent to the engine.
@@ -305,6 +304,3 @@ func (g *Gate) pass() bool {
 func (g *Gate) mayRead(held int64) bool {
 	return held < leastHold || held < g.cfg.HoldPerConn && g.held.Load() < g.cfg.HoldTotal
 }
-
-// passesUnheld is what a mutant does.
-const passesUnheld = mutant.GateOff

@@ -2,6 +2,7 @@ package sentinel
 
 import (
 	"fmt"
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func (s *Server) address(w *resp.Writer, name string) {
 
 // named is who is told to lead.
 func (s *Server) named() (Member, bool) {
-	if staysWithFirst {
+	if mutant.StayWithFirst {
 		return s.told, s.told.Clients != ""
 	}
 	return s.master()

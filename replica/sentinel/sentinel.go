@@ -14,6 +14,7 @@ package sentinel
 import (
 	"context"
 	"errors"
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"log/slog"
 	"maps"
 	"net"
@@ -102,7 +103,7 @@ func (s *Server) SetMembers(members []Member) {
 // tell publishes a change of the leader's address; it needs mu.
 func (s *Server) tell() {
 	m, ok := s.master()
-	if !ok || m.Clients == s.told.Clients || staysWithFirst && s.told.Clients != "" {
+	if !ok || m.Clients == s.told.Clients || mutant.StayWithFirst && s.told.Clients != "" {
 		return
 	}
 	before := s.told

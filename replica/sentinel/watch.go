@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/holdfast-dev/holdfast/internal/mutant"
 )
 
 // The other nodes' sentinels are asked whether they are there, so that clients that would read from a
@@ -87,6 +85,3 @@ func (s *Server) silent(id uint64) time.Duration {
 	}
 	return 0
 }
-
-// staysWithFirst is what a mutant does: it names for ever who was named first.
-const staysWithFirst = mutant.StayWithFirst

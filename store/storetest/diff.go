@@ -17,7 +17,7 @@ import (
 // epoch is where the clock of a differential test begins.
 const epoch = 1_767_225_600_000_000 // 2026-01-01, µs
 
-const defaultSteps = 20_000
+const defaultSteps = 5_000
 
 // Plan describes a differential test: the same random decisions on an embedded store and on
 // a server that has the same clock.
@@ -31,7 +31,8 @@ type Plan struct {
 	// Pause says how far the clock moves before a step, 0 or more; the default is mostly
 	// some milliseconds, with a part of a millisecond, at times none, at times seconds.
 	Pause func(r *rand.Rand) time.Duration
-	// Steps is how many are made; default 20,000, a tenth of it with -short.
+	// Steps is how many are made; default 5,000, a tenth of it with -short; DiffFinds makes up to
+	// four times as many. STORETEST_STEPS in the environment takes the default's place.
 	Steps int
 	// Seed repeats a run; 0 takes STORETEST_SEED from the environment, or a new one.
 	Seed uint64
@@ -95,7 +96,7 @@ func (d *differ) run(t *testing.T) {
 
 // DiffSeveral is Diff on a cluster, a master that sentinels watch, and three nodes of which the
 // one that leads is killed in the middle: what the others go on with must be equal, deadlines
-// included. By default it makes 2,000 steps on the first two and 600 on nodes, where each takes
+// included. By default it makes 1,000 steps on the first two and 300 on nodes, where each takes
 // a sync of a majority of disks; with -short it makes none.
 func DiffSeveral(t *testing.T, p Plan) {
 	t.Helper()
@@ -106,7 +107,7 @@ func DiffSeveral(t *testing.T, p Plan) {
 		name  string
 		start func(testing.TB) rig
 		steps int
-	}{{"cluster", clusterRig, 2_000}, {"sentinel", sentinelRig, 2_000}, {"nodes", nodesRig, 600}} {
+	}{{"cluster", clusterRig, 1_000}, {"sentinel", sentinelRig, 1_000}, {"nodes", nodesRig, 300}} {
 		t.Run(kind.name, func(t *testing.T) {
 			p := p
 			if p.Steps == 0 {
@@ -139,6 +140,9 @@ func (m *Mutation) apply(script string) string {
 // the test for each that makes no difference: then the plan takes too few branches.
 func DiffFinds(t *testing.T, p Plan, mutations ...Mutation) {
 	t.Helper()
+	if p.Steps == 0 {
+		p.Steps = 4 * stepsWanted(t)
+	}
 	d := newDiffer(t, p)
 	for _, m := range mutations {
 		t.Run(fmt.Sprintf("%s: %s becomes %s", m.Decision, m.Old, m.New), func(t *testing.T) {
@@ -161,10 +165,7 @@ func (p Plan) withDefaults(t testing.TB) Plan {
 		p.Pause = somePause
 	}
 	if p.Steps == 0 {
-		p.Steps = defaultSteps
-		if testing.Short() {
-			p.Steps /= 10
-		}
+		p.Steps = stepsWanted(t)
 	}
 	if p.Seed == 0 {
 		p.Seed = rand.Uint64()
@@ -177,6 +178,21 @@ func (p Plan) withDefaults(t testing.TB) Plan {
 		}
 	}
 	return p
+}
+
+func stepsWanted(t testing.TB) int {
+	t.Helper()
+	if text := os.Getenv("STORETEST_STEPS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("STORETEST_STEPS: %q is no number of steps", text)
+		}
+		return n
+	}
+	if testing.Short() {
+		return defaultSteps / 10
+	}
+	return defaultSteps
 }
 
 // somePause meets the borders of milliseconds, on which expiry turns, and lets keys die.

@@ -1,5 +1,0 @@
-//go:build mutant_ask
-
-package mutant
-
-const AskOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_check
-
-package mutant
-
-const CheckOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_cond
-
-package mutant
-
-const CondOff = true

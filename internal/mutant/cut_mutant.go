@@ -1,5 +1,0 @@
-//go:build mutant_cut
-
-package mutant
-
-const CutOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_drain
-
-package mutant
-
-const DrainOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_early
-
-package mutant
-
-const Early = true

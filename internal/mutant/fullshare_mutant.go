@@ -1,5 +1,0 @@
-//go:build mutant_fullshare
-
-package mutant
-
-const FullShare = true

@@ -1,5 +1,0 @@
-//go:build mutant_gateoff
-
-package mutant
-
-const GateOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_guard
-
-package mutant
-
-const GuardOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_idem
-
-package mutant
-
-const IdempotencyOff = true

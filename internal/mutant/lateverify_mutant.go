@@ -1,5 +1,0 @@
-//go:build mutant_lateverify
-
-package mutant
-
-const LateVerify = true

@@ -1,5 +1,0 @@
-//go:build mutant_leasekept
-
-package mutant
-
-const LeaseKept = true

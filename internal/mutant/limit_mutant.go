@@ -1,5 +1,0 @@
-//go:build mutant_limit
-
-package mutant
-
-const LimitOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_line
-
-package mutant
-
-const LineOff = true

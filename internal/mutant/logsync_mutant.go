@@ -1,5 +1,0 @@
-//go:build mutant_nofsync
-
-package mutant
-
-const LogSyncOff = true

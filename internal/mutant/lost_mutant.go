@@ -1,5 +1,0 @@
-//go:build mutant_lost
-
-package mutant
-
-const HoldLost = true

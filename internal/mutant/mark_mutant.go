@@ -1,5 +1,0 @@
-//go:build mutant_mark
-
-package mutant
-
-const MarkLost = true

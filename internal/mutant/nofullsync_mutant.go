@@ -1,5 +1,0 @@
-//go:build mutant_nofullsync
-
-package mutant
-
-const NoFullSync = true

@@ -1,5 +1,0 @@
-//go:build mutant_nosync
-
-package mutant
-
-const SyncOff = true

@@ -1,5 +1,0 @@
-//go:build mutant_noverify
-
-package mutant
-
-const NoVerify = true

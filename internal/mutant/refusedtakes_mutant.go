@@ -1,5 +1,0 @@
-//go:build mutant_refusedtakes
-
-package mutant
-
-const RefusedTakes = true

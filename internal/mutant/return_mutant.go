@@ -1,5 +1,0 @@
-//go:build mutant_return
-
-package mutant
-
-const ReturnOff = true

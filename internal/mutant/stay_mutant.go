@@ -1,5 +1,0 @@
-//go:build mutant_stay
-
-package mutant
-
-const StayWithFirst = true

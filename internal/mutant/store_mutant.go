@@ -1,5 +1,0 @@
-//go:build mutant_store
-
-package mutant
-
-const StoreCheckOff = true

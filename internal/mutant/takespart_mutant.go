@@ -1,5 +1,0 @@
-//go:build mutant_takespart
-
-package mutant
-
-const TakesPart = true

@@ -1,5 +1,0 @@
-//go:build mutant_untold
-
-package mutant
-
-const LossUntold = true
