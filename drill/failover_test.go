@@ -120,7 +120,7 @@ func TestFailoverMutants(t *testing.T) {
 	needEngine(t)
 	for _, c := range []struct {
 		name, why string
-		faults   []string
+		faults    []string
 	}{
 		{"mutant_gateoff", "replies pass unheld", []string{"isolate-leader", "kill-leader"}},
 		{"mutant_early", "replies pass when they are proposed", []string{"isolate-leader", "nobody-hears-leader"}},

@@ -51,31 +51,36 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// One build has four protections switched off; in each run the fault that needs one of them is dealt, and the check
-// for it has to see it.
+// In each run one protection is switched off and the fault that needs it is dealt, and the check for it has to see it
+// within a few tries: whom a fault meets is chance.
 func TestLockMutants(t *testing.T) {
 	needed(t, "redis-server")
-	bin := program(t, "mutant_guard,mutant_mark,mutant_line,mutant_untold")
 	temporary(t)
 	for _, c := range []struct {
-		name, store, fault, caught string
-		seed                       uint64
+		name, mutant, store, fault, caught string
+		seed                               uint64
 	}{
-		{"late holders write", lockFile, noFault, "no-stale-write", seedWith(t, func(p plannedLock) bool { return p.holder == pauseHolder })},
-		{"waiters are served in no order", lockRedis, noFault, "first-come-first-served", 0},
-		{"holders are not told", lockRedis, cutHolders, "linearizable", 0},
-		{"tokens follow the clock", lockRedis, clockJump, "tokens-never-repeat", seedWith(t, func(p plannedLock) bool { return jumpOf(p.rng()) < 0 })},
+		{"late holders write", "mutant_guard", lockFile, noFault, "no-stale-write", seedWith(t, func(p plannedLock) bool { return p.holder == pauseHolder })},
+		{"waiters are served in no order", "mutant_line", lockRedis, noFault, "first-come-first-served", 0},
+		{"holders are not told", "mutant_untold", lockRedis, cutHolders, "linearizable", 0},
+		{"tokens follow the clock", "mutant_mark", lockRedis, clockJump, "tokens-never-repeat", seedWith(t, func(p plannedLock) bool { return jumpOf(p.rng()) < 0 })},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			t.Parallel() // it is mostly waiting
-			r := drillLock(t, LockOptions{Binary: bin, Store: c.store, Faults: []string{c.fault}, Rounds: 3, Seed: c.seed, Holders: 10})
-			if len(r.Figures.(LockFigures).Skipped) > 0 {
-				t.Skip("the fault cannot happen here")
+			bin := program(t, c.mutant)
+			const tries = 3
+			for range tries {
+				r := drillLock(t, LockOptions{Binary: bin, Store: c.store, Faults: []string{c.fault}, Rounds: 3, Seed: c.seed, Holders: 10})
+				if len(r.Figures.(LockFigures).Skipped) > 0 {
+					t.Skip("the fault cannot happen here")
+				}
+				i := slices.IndexFunc(r.Checks, func(k Check) bool { return k.Name == c.caught })
+				if !r.Passed() && !r.Checks[i].OK {
+					return
+				}
+				t.Logf("seed %d: not noticed: %s", r.Seed, r.Checks[i].Detail)
 			}
-			i := slices.IndexFunc(r.Checks, func(k Check) bool { return k.Name == c.caught })
-			if r.Passed() || r.Checks[i].OK {
-				t.Errorf("seed %d: not noticed: %s", r.Seed, r.Checks[i].Detail)
-			}
+			t.Error("it was not noticed")
 		})
 	}
 }

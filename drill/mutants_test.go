@@ -12,7 +12,7 @@ func TestMutants(t *testing.T) {
 	temporary(t)
 	for _, m := range []struct {
 		name, on string
-		caught     []string // by these checks; none: it has to pass
+		caught   []string // by these checks; none: it has to pass
 	}{
 		{"the store alone", "mutant_cond,mutant_check", nil},
 		{"the condition alone", "mutant_store,mutant_check", nil},
