@@ -154,9 +154,9 @@ func everythingSold(e *evidence) (wrong findings, looked string) {
 }
 
 // backWithin is how late a unit may come back, with a server there to do it.
-const backWithin = time.Second
+const backWithin = 2 * time.Second
 
-// backAfter is how long after an outage units are back whose holds ended in it.
+// backAfter is how long after an outage units are back whose holds ended in it, or soon after it.
 const backAfter = 3 * time.Second
 
 // unitsCameBack looks at the holds that nobody paid for.
@@ -184,7 +184,7 @@ func unitsCameBack(e *evidence) (wrong findings, looked string) {
 func (e *evidence) dueBack(t int64) int64 {
 	until := t + backWithin.Microseconds()
 	for _, gap := range e.noService() {
-		if t < gap.to && until > gap.from {
+		if t < gap.to+(backAfter-backWithin).Microseconds() && until > gap.from {
 			until = max(until, gap.to+backAfter.Microseconds())
 		}
 	}

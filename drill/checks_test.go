@@ -160,16 +160,16 @@ var violations = []struct {
 	{"ledger-balances", "a pending balance", func(_ *testing.T, e *evidence) { e.Accounts[0].PendingDebits = 1 }},
 	{"everything-sold", "a unit was left over", func(_ *testing.T, e *evidence) { e.Sale.Sold-- }},
 	{"everything-sold", "a unit is held for ever", func(_ *testing.T, e *evidence) { e.Sale.Held++ }},
-	{"units-came-back", "a unit came back too late", func(t *testing.T, e *evidence) { h := holdIn(t, e, "expired"); h.ChangedAt = h.ExpiresAt + 1_100_000 }},
+	{"units-came-back", "a unit came back too late", func(t *testing.T, e *evidence) { h := holdIn(t, e, "expired"); h.ChangedAt = h.ExpiresAt + 2_100_000 }},
 	{"units-came-back", "late, and only the store was away", func(t *testing.T, e *evidence) {
 		h, o := holdIn(t, e, "expired"), outageOf(t, e, FaultPauseStore)
-		h.ChangedAt = h.ExpiresAt + 1_100_000
+		h.ChangedAt = h.ExpiresAt + 2_100_000
 		o.Down, o.Up = h.ExpiresAt, h.ChangedAt
 	}},
 	{"units-came-back", "a unit never came back", func(t *testing.T, e *evidence) {
 		h := holdIn(t, e, "expired")
 		h.State = "held"
-		e.Stopping = h.ExpiresAt + 1_100_000
+		e.Stopping = h.ExpiresAt + 2_100_000
 	}},
 	{"permits-agree", "a sold unit's permit lapses", func(t *testing.T, e *evidence) { e.Permits[holdIn(t, e, "confirmed").Permit] = e.StoreNow }},
 	{"permits-agree", "a sold unit's permit is gone", func(t *testing.T, e *evidence) { delete(e.Permits, holdIn(t, e, "confirmed").Permit) }},
@@ -253,19 +253,20 @@ func TestTimeWithoutAServerDoesNotCount(t *testing.T) {
 		outages []outage
 		want    int64 // until when a hold that ends at 10s has to be back, in ms
 	}{
-		{"no outage", 1, nil, 11_000},
-		{"an earlier one", 1, []outage{down(0, 8e6, 9e6)}, 11_000},
+		{"no outage", 1, nil, 12_000},
+		{"an earlier one", 1, []outage{down(0, 6e6, 7e6)}, 12_000},
+		{"one that was over a moment before", 1, []outage{down(0, 8e6, 9.5e6)}, 12_500},
 		{"down when it ended", 1, []outage{down(0, 9e6, 12e6)}, 15_000},
 		{"down a moment later", 1, []outage{down(0, 10.5e6, 12e6)}, 15_000},
-		{"down after it was due", 1, []outage{down(0, 11.5e6, 12e6)}, 11_000},
+		{"down after it was due", 1, []outage{down(0, 12.5e6, 13e6)}, 12_000},
 		{"two in a row", 1, []outage{down(0, 9e6, 12e6), down(0, 12.5e6, 14e6)}, 17_000},
-		{"one of two", 2, []outage{down(0, 9e6, 12e6)}, 11_000},
-		{"two of two", 2, []outage{down(0, 9e6, 12e6), down(1, 11e6, 15e6)}, 11_000},
+		{"one of two", 2, []outage{down(0, 9e6, 12e6)}, 12_000},
+		{"two of two", 2, []outage{down(0, 9e6, 12e6), down(1, 11e6, 15e6)}, 15_000},
 		{"the database", 2, []outage{of(FaultStopDB, 9e6, 12e6)}, 15_000},
 		{"the database, later than the server", 1, []outage{of(FaultStopDB, 12.5e6, 14e6), down(0, 9e6, 12e6)}, 17_000},
 		{"the database, and one of two", 2, []outage{down(1, 8e6, 20e6), of(FaultStopDB, 10.1e6, 13e6)}, 16_000},
 		{"the database, longer than the server", 1, []outage{down(0, 9e6, 10.5e6), of(FaultStopDB, 9e6, 13e6)}, 16_000},
-		{"the store", 1, []outage{of(FaultPauseStore, 9e6, 12e6), of(FaultKillStore, 9e6, 12e6), of(FaultFlushStore, 9e6, 12e6)}, 11_000},
+		{"the store", 1, []outage{of(FaultPauseStore, 9e6, 12e6), of(FaultKillStore, 9e6, 12e6), of(FaultFlushStore, 9e6, 12e6)}, 12_000},
 		{"two of two at the wrong moment", 2, []outage{down(0, 9e6, 12e6), down(1, 10.5e6, 15e6)}, 15_000},
 	} {
 		e := &evidence{Outages: c.outages, Counts: map[string]int{"servers": c.servers}}

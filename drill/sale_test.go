@@ -111,8 +111,20 @@ func TestSaleUnderEveryFault(t *testing.T) {
 	}
 }
 
+// A database that has no connection left for its servers is gone for a while, and nothing more.
+func TestSaleWithoutConnections(t *testing.T) {
+	bin := program(t, "")
+	if _, err := postgresPrograms(); err != nil {
+		missing(t, err.Error())
+	}
+	temporary(t)
+	r := drillSale(t, SaleOptions{Binary: bin, DB: "postgres", Buyers: 100, Stock: 40, Faults: []string{FaultCrowdDB}})
+	mustPass(t, r)
+	nothingLeft(t)
+}
+
 // ofServers are the faults of engines that are processes.
-var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB, FaultCrowdDB}
+var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
 
 // With no room on its disk the sale stands still and says so; with room it goes on by itself. Twice,
 // with two seeds.
