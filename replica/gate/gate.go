@@ -21,7 +21,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
 )
 
 // ErrShut: the gate is shut; nothing was sent to the engine.
