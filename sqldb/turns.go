@@ -44,6 +44,9 @@ type turns struct {
 
 // take waits for a turn; give must follow. Error: ctx's own.
 func (t *turns) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	queue := &t.queues[1]
 	if ctx.Value(ending{}) != nil {
 		queue = &t.queues[0]

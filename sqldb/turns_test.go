@@ -93,3 +93,20 @@ func TestTurnThatCameTooLate(t *testing.T) {
 		}
 	}
 }
+
+// Whoever comes when its time is over takes no turn, though one is free, and is told that it is busy.
+func TestTurnWithoutTime(t *testing.T) {
+	db, err := Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	over, end := context.WithCancel(t.Context())
+	end()
+	if err := db.Write(over, func(context.Context, *Tx) error { return nil }); !errors.Is(err, ErrBusy) {
+		t.Error(err)
+	}
+	if n := db.writer.turns.free; n != 1 {
+		t.Errorf("%d turns are free", n)
+	}
+}

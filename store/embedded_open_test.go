@@ -340,3 +340,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What a store keeps is for its user alone.
+func TestDirectoryIsPrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "store")
+	s, err := Open(t.Context(), "file:"+dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
