@@ -219,28 +219,50 @@ func (n *Node) remove(ctx context.Context, name string) error {
 	if m.ID == n.ident.ID {
 		return errors.New("the leader cannot leave; transfer leadership first")
 	}
-	voters, well := 0, 0
-	active := map[uint64]bool{}
-	for _, p := range n.cons.Progress(ctx) {
-		active[p.ID] = p.Active
-	}
-	for _, k := range n.known() {
-		if k.ID == m.ID || !k.Voter {
-			continue
+	if m.Voter {
+		if err := n.wellWithout(ctx, m); err != nil {
+			return err
 		}
-		voters++
-		if active[k.ID] {
-			well++
-		}
-	}
-	if m.Voter && well <= voters/2 {
-		return fmt.Errorf("without %s only %d of %d nodes with a vote would be well, which is no majority: bring the others back, or let those that are lost leave first", m.Name, well, voters)
 	}
 	if err := n.cons.Remove(ctx, m.ID); err != nil {
 		return err
 	}
 	n.log.Info("a node has left", "name", m.Name)
 	return nil
+}
+
+// wellTime is how long a leader waits to hear of nodes: more than an election's time with the default settings.
+const wellTime = time.Second
+
+// wellWithout asks that those that are left without m and well are a majority. A leader that has just begun to lead
+// hears of it within an election's time.
+func (n *Node) wellWithout(ctx context.Context, m Member) error {
+	wait, cancel := context.WithTimeout(ctx, wellTime)
+	defer cancel()
+	for {
+		voters, well := 0, 0
+		active := map[uint64]bool{}
+		for _, p := range n.cons.Progress(ctx) {
+			active[p.ID] = p.Active
+		}
+		for _, k := range n.known() {
+			if k.ID == m.ID || !k.Voter {
+				continue
+			}
+			voters++
+			if active[k.ID] {
+				well++
+			}
+		}
+		if well > voters/2 {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-wait.Done():
+			return fmt.Errorf("without %s only %d of %d nodes with a vote would be well, which is no majority: bring the others back, or let those that are lost leave first", m.Name, well, voters)
+		}
+	}
 }
 
 // join asks the nodes that were named until one has taken this node in.

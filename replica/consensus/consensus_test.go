@@ -298,6 +298,36 @@ func TestSnapshotAndLaggard(t *testing.T) {
 	}
 }
 
+// A member that answers is never said to be silent, not even for a moment; one that is gone is, soon.
+func TestWhoIsActive(t *testing.T) {
+	w := newWorld(t, 1)
+	w.cluster(3)
+	n := w.leader()
+	active := func() (ids []uint64) {
+		for _, p := range n.Progress(t.Context()) {
+			if p.Active {
+				ids = append(ids, p.ID)
+			}
+		}
+		return ids
+	}
+	eventually(t, "all have answered", func() bool { return len(active()) == 3 })
+	looks, silent, term := 0, 0, n.State().Term
+	for from := time.Now(); time.Since(from) < 300*time.Millisecond; looks++ { // some election times
+		if len(active()) < 3 {
+			silent++
+		}
+	}
+	if s := n.State(); !s.Leads || s.Term != term {
+		t.Skip("leadership moved")
+	}
+	if silent > looks/100 { // a machine that stands still is silence
+		t.Fatalf("%d of %d looks missed a member", silent, looks)
+	}
+	w.partition(n.id%3+1, true)
+	eventually(t, "one is gone", func() bool { return len(active()) == 2 })
+}
+
 func TestTransfer(t *testing.T) {
 	w := newWorld(t, 5)
 	w.cluster(3)

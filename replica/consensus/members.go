@@ -171,10 +171,11 @@ func (n *Node) Progress(ctx context.Context) []Progress {
 	answer := make(chan []Progress, 1)
 	n.in.call(func() {
 		var out []Progress
-		if n.raft.BasicStatus().RaftState == raft.StateLeader {
+		if s := n.raft.BasicStatus(); s.RaftState == raft.StateLeader {
+			lately := now() - int64(n.cfg.Tick)*int64(n.cfg.ElectionTicks)
 			n.raft.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-				out = append(out, Progress{ID: id, Match: p.Match, Active: p.RecentActive || id == n.cfg.ID,
-					Sound: p.State == tracker.StateReplicate})
+				active := id == n.cfg.ID || n.hears.since(id, s.HardState.GetTerm(), lately)
+				out = append(out, Progress{ID: id, Match: p.Match, Active: active, Sound: p.State == tracker.StateReplicate})
 			})
 		}
 		answer <- out

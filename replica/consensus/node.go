@@ -52,6 +52,7 @@ type Node struct {
 	reads   reads      // only the loop touches it
 	commits commits
 	stand   stand
+	hears   hears // only the loop touches it
 }
 
 // Bootstrap makes, in an empty directory, the first node of a new cluster: its log begins
@@ -90,7 +91,7 @@ func Open(c Config) (*Node, error) {
 	if err := c.withDefaults(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, stop: make(chan struct{}), changed: make(chan struct{})}
+	n := &Node{cfg: c, stop: make(chan struct{}), changed: make(chan struct{}), hears: hears{}}
 	n.reserve = reserve{fs: c.FS, dir: c.Dir, size: c.ReserveBytes}
 	if err := MakeDir(c.FS, c.Dir); err != nil {
 		return nil, fullOr(err)
@@ -283,6 +284,7 @@ func (n *Node) take() {
 	got := n.in.take()
 	n.reads.ask(n.raft, got.reads)
 	for _, m := range got.steps {
+		n.hears.heard(m)
 		if err := n.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 			n.cfg.Logger.Debug("replica: message", "type", m.GetType(), "error", err)
 		}
