@@ -70,8 +70,11 @@ func open(t *testing.T, id uint64, change func(*transport.Config)) *end {
 }
 
 func (e *end) message(m *pb.Message) {
-	if e.block != nil && len(m.GetEntries()) > 0 {
-		<-e.block
+	e.mu.Lock()
+	block := e.block
+	e.mu.Unlock()
+	if block != nil && len(m.GetEntries()) > 0 {
+		<-block
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -135,8 +138,11 @@ func pair(t *testing.T) (a, b *end) {
 
 func TestHeartbeatsPassBesideData(t *testing.T) {
 	a, b := pair(t)
-	b.block = make(chan struct{})
-	defer close(b.block)
+	block := make(chan struct{})
+	defer close(block)
+	b.mu.Lock()
+	b.block = block
+	b.mu.Unlock()
 	for range 400 { // more than the queue and the sockets hold
 		a.Send([]*pb.Message{message(pb.MsgApp, 1, 2, 1<<20)})
 	}
