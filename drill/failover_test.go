@@ -118,6 +118,7 @@ func TestFailoverAgainstSentinel(t *testing.T) {
 // process can show, for the kernel keeps what was written when one is killed: package replica's test of a power loss does.)
 func TestFailoverMutants(t *testing.T) {
 	needEngine(t)
+	temporary(t)
 	for _, c := range []struct {
 		name, why string
 		faults    []string
@@ -129,16 +130,18 @@ func TestFailoverMutants(t *testing.T) {
 		{"mutant_lateverify", "answers to earlier questions say that it leads", []string{"late-answers"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // how slow it is does not matter
 			bin := program(t, c.name)
 			const tries = 5
 			for range tries {
-				temporary(t)
 				r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 4, Faults: c.faults, Net: netProxies})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !r.Passed() {
-					return
+				for _, check := range r.Checks {
+					if !check.OK && check.Name != "storm-happened" {
+						return
+					}
 				}
 			}
 			t.Errorf("%s, and it was not noticed", c.why)
