@@ -37,16 +37,21 @@ type rig struct {
 // everywhere runs a test on every store with every database.
 func everywhere(t *testing.T, fn func(r *rig)) {
 	storetest.Each(t, func(t *testing.T, st *store.Store) {
-		sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) { fn(newRig(t, st, db)) })
+		sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+			t.Parallel() // most of it is waiting
+			fn(newRig(t, st, db))
+		})
 	})
 }
 
 // pair runs a test on the embedded engines, and on Redis with PostgreSQL.
 func pair(t *testing.T, fn func(r *rig)) {
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel() // most of it is waiting
 		fn(newRig(t, openStore(t, "mem:"), sqldbtest.Open(t, sqldbtest.SQLite(t), sqldb.Options{})))
 	})
 	t.Run("redis and PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		st := openStore(t, storetest.Redis(t).URL())
 		fn(newRig(t, st, sqldbtest.Open(t, sqldbtest.Shared(t).NewSchema(t), sqldb.Options{})))
 	})
