@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -56,12 +57,12 @@ func CheckKeys(keys []Key) error {
 	return nil
 }
 
-type callerKey struct{}
-
 // caller is the name of the key that a request came with.
 func caller(ctx context.Context) string {
-	name, _ := ctx.Value(callerKey{}).(string)
-	return name
+	if t := tagsOf(ctx); t != nil {
+		return t.caller
+	}
+	return ""
 }
 
 // authenticated lets in who has a key. Without any keys everybody on this machine is in.
@@ -75,7 +76,8 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 				return
 			}
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, name)))
+		tagsOf(r.Context()).caller = name
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -136,6 +138,9 @@ func loopback(host string) bool {
 		host = h
 	}
 	host = strings.Trim(host, "[]")
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
 }

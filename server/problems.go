@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/lock"
@@ -133,6 +132,18 @@ func (s *Server) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	for _, k := range known {
+		if !errors.Is(err, k.err) {
+			continue
+		}
+		if k.status >= 500 {
+			if kept, ok := s.quiet.line(k.kind, time.Now()); ok {
+				s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err, "unlogged", kept)
+			}
+		}
+		s.metrics.problems.WithLabelValues(k.kind).Inc()
+		return withRetry(problem(k.status, k.kind, k.detail), k.retry)
+	}
 	var of *flashsale.InvalidError
 	var op *payment.InvalidError
 	var ol *lock.InvalidError
@@ -144,20 +155,8 @@ func (s *Server) fail(ctx context.Context, err error) error {
 	case errors.As(err, &ol):
 		return lockProblem(ol)
 	}
-	for _, k := range known {
-		if !errors.Is(err, k.err) {
-			continue
-		}
-		if k.status >= 500 {
-			if kept, ok := s.quiet.line(k.kind, time.Now()); ok {
-				s.Logger.WarnContext(ctx, "request failed", "problem", k.kind, "error", err, "unlogged", kept)
-			}
-		}
-		s.metrics.problems.With(prometheus.Labels{"type": k.kind}).Inc()
-		return withRetry(problem(k.status, k.kind, k.detail), k.retry)
-	}
 	s.Logger.ErrorContext(ctx, "request failed", "error", err)
-	s.metrics.problems.With(prometheus.Labels{"type": "internal"}).Inc()
+	s.metrics.problems.WithLabelValues("internal").Inc()
 	return problem(http.StatusInternalServerError, "internal", "something that should not happen; the log has it under request "+requestID(ctx))
 }
 

@@ -14,6 +14,7 @@ import (
 type tags struct {
 	request string
 	trace   trace
+	caller  string // the name of its API key, once that was looked at
 }
 
 type tagsKey struct{}
