@@ -48,6 +48,8 @@ var may = map[string][]string{
 	"backup":         {"store", "sqldb", "internal/mutant"},
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 
+	"ratelimit/envoy": {"ratelimit", "internal/mutant"},
+
 	// floor 3
 	"server": {"backup", "flashsale", "payment", "ledger", "lock", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "lock", "store", "sqldb",

@@ -41,6 +41,7 @@ func Active() []string {
 		{MarkLost, "mutant_mark"},
 		{LineOff, "mutant_line"},
 		{LossUntold, "mutant_untold"},
+		{ReportsLost, "mutant_reports"},
 	} {
 		if m.on {
 			on = append(on, m.name)

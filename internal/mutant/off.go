@@ -55,4 +55,6 @@ const (
 	LineOff = false
 	// LossUntold tells nobody that a lease has ended.
 	LossUntold = false
+	// ReportsLost counts nothing of a call of Envoy that was refused, not even what has happened.
+	ReportsLost = false
 )

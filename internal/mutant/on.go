@@ -48,4 +48,5 @@ var (
 	MarkLost       = on("mutant_mark")
 	LineOff        = on("mutant_line")
 	LossUntold     = on("mutant_untold")
+	ReportsLost    = on("mutant_reports")
 )
