@@ -153,3 +153,15 @@ func until(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// entriesOf are a call's descriptors as ratelimit has them.
+func entriesOf(in *pb.RateLimitRequest) (all [][]ratelimit.Entry) {
+	for _, d := range in.Descriptors {
+		var entries []ratelimit.Entry
+		for _, e := range d.Entries {
+			entries = append(entries, ratelimit.Entry{Key: e.Key, Value: e.Value})
+		}
+		all = append(all, entries)
+	}
+	return all
+}

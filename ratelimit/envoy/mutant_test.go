@@ -1,0 +1,30 @@
+package envoy_test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// With one protection off each, the tests that prove them fail.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds test binaries")
+	}
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip("no go command")
+	}
+	for name, c := range map[string]struct{ test, says string }{
+		"mutant_reports":   {"^TestReports$/^mem$", "80 of 50 have happened"},
+		"mutant_takespart": {"^TestSeveralDescriptors$/^mem$", "has counted what was refused"},
+	} {
+		cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", c.test, ".")
+		cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+name)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s was not noticed: %v\n%s", name, err, out)
+		}
+	}
+}
