@@ -92,15 +92,18 @@ func (s *Server) mayOperate(ctx context.Context) bool {
 	return slices.ContainsFunc(s.Keys, func(k Key) bool { return k.Operator && k.Name == name })
 }
 
-// owner compares with every key, in constant time, so that time tells nothing.
-func (s *Server) owner(header string) (name string) {
+func (s *Server) owner(header string) (name string) { return Owner(s.Keys, header) }
+
+// Owner is whose key an Authorization field holds, "" when it is nobody's. It compares with every key, in constant
+// time, so that time tells nothing.
+func Owner(keys []Key, header string) (name string) {
 	secret, ok := strings.CutPrefix(header, "Bearer ")
 	if !ok {
 		return ""
 	}
 	sum := sha256.Sum256([]byte(secret))
 	got := []byte(hex.EncodeToString(sum[:]))
-	for _, k := range s.Keys {
+	for _, k := range keys {
 		if subtle.ConstantTimeCompare(got, []byte(strings.ToLower(k.SHA256))) == 1 {
 			name = k.Name
 		}

@@ -39,6 +39,9 @@ func newMetrics(s *Server) *metrics {
 	if s.Decisions != nil {
 		m.registry.MustRegister(s.Decisions.seconds)
 	}
+	if s.EnvoyCalls != nil {
+		m.registry.MustRegister(s.EnvoyCalls.seconds)
+	}
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
 	m.locks = newLockMetrics(m.registry, s)
 	m.register("gauge", "holdfast_lock_requests_in_flight", "Acquisitions worked on now, or standing in line.", func() int64 { return int64(len(s.line)) })

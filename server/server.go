@@ -50,6 +50,7 @@ type Config struct {
 	Version     string        // shown in /openapi.json
 	BackupDir   string        // where POST /v1/backups puts them; without it there are none
 	Decisions   *Decisions    // of Store, for the metrics; default: none are shown
+	EnvoyCalls  *EnvoyCalls   // of Envoy's rate limit service, for the metrics; default: none are shown
 	Logger      *slog.Logger  // default: discard
 
 	// Storm starts a storm of simulated buyers and returns the sale that it is at. It is what

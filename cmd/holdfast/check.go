@@ -49,6 +49,7 @@ func (c *configCheckCmd) Run(e *env) error {
 		{"store", c.store},
 		{"db", c.database},
 		{"provider", c.provider},
+		{"limits", func(context.Context) (string, error) { return c.limitFlags.check(keys) }},
 		{"backup-dir", func(context.Context) (string, error) {
 			if c.BackupDir == "" {
 				return "none: 'holdfast backup' will be refused", nil

@@ -228,7 +228,7 @@ func TestConfigCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	said, err := check(good...)
-	if err != nil || strings.Contains(said, "FAIL") || strings.Count(said, "ok ") != 6 {
+	if err != nil || strings.Contains(said, "FAIL") || strings.Count(said, "ok ") != 7 {
 		t.Errorf("%v\n%s", err, said)
 	}
 	for _, c := range []struct {

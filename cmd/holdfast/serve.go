@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"net"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-dev/holdfast/server"
 )
@@ -21,7 +24,8 @@ type serveFlags struct {
 	Provider        string        `help:"Payment provider: http://host:port that speaks the protocol of 'holdfast provider'." required:"" env:"HOLDFAST_PROVIDER"`
 	ProviderTimeout time.Duration `help:"Longest wait for one answer of the provider." default:"3s" env:"HOLDFAST_PROVIDER_TIMEOUT"`
 	Config          string        `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
-	BackupDir       string        `help:"Where 'holdfast backup' has this server put backups; for file: with SQLite." type:"path" env:"HOLDFAST_BACKUP_DIR"`
+	limitFlags
+	BackupDir string `help:"Where 'holdfast backup' has this server put backups; for file: with SQLite." type:"path" env:"HOLDFAST_BACKUP_DIR"`
 }
 
 func (c *serveCmd) Run(e *env) (err error) {
@@ -33,19 +37,42 @@ func (c *serveCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := open(e.ctx, shopConfig{
-		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
-		server: server.Config{Keys: cfg.Keys, BackupDir: c.BackupDir}, logger: e.logger,
-	})
+	forEnvoy, err := c.envoyFlags.listen(c.Limits, cfg.Keys)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	var calls *server.EnvoyCalls
+	if forEnvoy != nil {
+		calls = server.NewEnvoyCalls()
+	}
+	n, err := open(e.ctx, shopConfig{
+		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
+		limits: c.Limits, limitsTimeout: c.LimitsTimeout,
+		server: server.Config{Keys: cfg.Keys, BackupDir: c.BackupDir, EnvoyCalls: calls}, logger: e.logger,
+	})
+	if err != nil {
+		return errors.Join(err, l.Close(), closeListener(forEnvoy))
+	}
 	defer func() { err = errors.Join(err, n.close()) }()
 	if err := announce(c.ReadyFile, l); err != nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, l.Close(), closeListener(forEnvoy))
 	}
 	e.logger.Info("serving", "address", l.Addr().String(), "store_class", n.store.Class().String(), "version", version())
-	err = n.server.Serve(e.ctx, l, grace)
+	all, ctx := errgroup.WithContext(e.ctx) // when one fails, the other ends in order
+	all.Go(func() error { return n.server.Serve(ctx, l, grace) })
+	if forEnvoy != nil {
+		e.logger.Info("serving Envoy's rate limit service", "address", forEnvoy.Addr().String())
+		all.Go(func() error { return envoyService(n.limits, cfg.Keys, calls, e.logger).Serve(ctx, forEnvoy, grace) })
+	}
+	err = all.Wait()
 	e.logger.Info("stopped taking requests; finishing what has begun")
 	return err
+}
+
+// closeListener closes one that there may not be.
+func closeListener(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }

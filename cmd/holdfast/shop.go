@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
 	"github.com/holdfast-dev/holdfast/payment/paysim"
+	"github.com/holdfast-dev/holdfast/ratelimit"
 	"github.com/holdfast-dev/holdfast/server"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
@@ -30,13 +31,16 @@ type shop struct {
 	sales    *flashsale.Sales
 	payments *payment.Payments
 	server   *server.Server
-	undo     []func() error // in the order of opening; closed in reverse
+	limits   *ratelimit.Limiter // nil without rules
+	undo     []func() error     // in the order of opening; closed in reverse
 }
 
 type shopConfig struct {
 	store, db, provider string
 	maxConns            int
 	providerTimeout     time.Duration
+	limits              []string // rule files
+	limitsTimeout       time.Duration
 	server              server.Config
 	logger              *slog.Logger
 }
@@ -56,6 +60,12 @@ func open(ctx context.Context, c shopConfig) (n *shop, err error) {
 	n.undo = append(n.undo, n.store.Close)
 	if c.server.Locks, err = n.locks(c.logger); err != nil {
 		return n, err
+	}
+	if n.limits, err = openLimits(n.store, c.limits, c.limitsTimeout, c.logger); err != nil {
+		return n, err
+	}
+	if n.limits != nil {
+		n.undo = append(n.undo, func() error { return closeLimits(n.limits) })
 	}
 	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
 		return n, err

@@ -53,7 +53,7 @@ var may = map[string][]string{
 	// floor 3
 	"server": {"backup", "flashsale", "payment", "ledger", "lock", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "lock", "store", "sqldb",
-		"drill", "drill/holder", "replica", "internal/mutant"},
+		"ratelimit", "ratelimit/envoy", "drill", "drill/holder", "replica", "internal/mutant"},
 	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
 	// outside: judges the others, so imports none of them; and the programs that it judges them by

@@ -42,6 +42,7 @@ func Active() []string {
 		{LineOff, "mutant_line"},
 		{LossUntold, "mutant_untold"},
 		{ReportsLost, "mutant_reports"},
+		{CallersTime, "mutant_callerstime"},
 	} {
 		if m.on {
 			on = append(on, m.name)

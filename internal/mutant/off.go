@@ -57,4 +57,6 @@ const (
 	LossUntold = false
 	// ReportsLost counts nothing of a call of Envoy that was refused, not even what has happened.
 	ReportsLost = false
+	// CallersTime gives a call's own deadline to the limits, which then cannot tell a store that is gone.
+	CallersTime = false
 )

@@ -49,4 +49,5 @@ var (
 	LineOff        = on("mutant_line")
 	LossUntold     = on("mutant_untold")
 	ReportsLost    = on("mutant_reports")
+	CallersTime    = on("mutant_callerstime")
 )

@@ -27,9 +27,13 @@ func (s *Service) ShouldRateLimit(ctx context.Context, in *pb.RateLimitRequest) 
 	if ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	// Not with the caller's deadline: it is not for the store to keep, and what Envoy no longer waits for is what shows
-	// the Limiter that the store is gone.
-	allowed, err := s.decide(context.WithoutCancel(ctx), c)
+	// Without the caller's deadline, which may be the shorter one: a Limiter counts a call as a store's failure only if
+	// the caller is still there when its own time is over.
+	within := context.WithoutCancel(ctx)
+	if mutant.CallersTime {
+		within = ctx
+	}
+	allowed, err := s.decide(within, c)
 	switch {
 	case ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()

@@ -17,8 +17,9 @@ func TestMutants(t *testing.T) {
 		t.Skip("no go command")
 	}
 	for name, c := range map[string]struct{ test, says string }{
-		"mutant_reports":   {"^TestReports$/^mem$", "80 of 50 have happened"},
-		"mutant_takespart": {"^TestSeveralDescriptors$/^mem$", "has counted what was refused"},
+		"mutant_reports":     {"^TestReports$/^mem$", "80 of 50 have happened"},
+		"mutant_callerstime": {"^TestImpatientCallers$", "unanswered, not a few"},
+		"mutant_takespart":   {"^TestSeveralDescriptors$/^mem$", "has counted what was refused"},
 	} {
 		cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", c.test, ".")
 		cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+name)
