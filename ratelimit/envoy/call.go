@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"time"
+
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,7 +24,17 @@ type want struct {
 	request ratelimit.Request
 	name    string // that the rule file gives to the rule
 	own     bool   // the descriptor itself said how many hits
+
+	window time.Duration // of the quota that the descriptor brings along
 }
+
+// count is what is counted together.
+type count struct {
+	rule, key string
+	window    time.Duration
+}
+
+func (w want) count() count { return count{w.request.Rule, w.request.Key, w.window} }
 
 // call is what came in, by the rules as they were at that moment.
 type call struct {
@@ -59,20 +71,19 @@ func read(rules *ratelimit.Rules, in *pb.RateLimitRequest) (*call, error) {
 			return nil, status.Errorf(codes.InvalidArgument, "descriptors[%d]: %v", i, err)
 		}
 		if ok {
-			c.add(in, i, request, "")
+			c.add(in, want{at: i, request: request, window: q.Window})
 		}
 	}
 	requests, which := rules.Match(in.Domain, 1, entries...)
 	for k, i := range which {
-		c.add(in, i, requests[k], rules.NameOf(requests[k]))
+		c.add(in, want{at: i, request: requests[k], name: rules.NameOf(requests[k])})
 	}
 	return c, nil
 }
 
-func (c *call) add(in *pb.RateLimitRequest, at int, r ratelimit.Request, name string) {
-	w := want{at: at, request: r, name: name}
+func (c *call) add(in *pb.RateLimitRequest, w want) {
 	hits := max(1, uint64(in.HitsAddend))
-	if own := in.Descriptors[at].HitsAddend; own != nil {
+	if own := in.Descriptors[w.at].HitsAddend; own != nil {
 		w.own, hits = true, own.Value
 	}
 	if hits == 0 {

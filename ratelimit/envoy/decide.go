@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"strings"
 	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -58,10 +57,10 @@ func outcome(ctx context.Context, out *pb.RateLimitResponse, err error) string {
 	switch {
 	case ctx.Err() != nil:
 		return "late"
-	case err != nil:
-		return strings.ToLower(status.Code(err).String())
-	case out == nil:
-		return "internal" // it panics
+	case status.Code(err) == codes.InvalidArgument:
+		return "invalid"
+	case err != nil || out == nil: // without both it panics
+		return "failed"
 	case out.OverallCode == pb.RateLimitResponse_OVER_LIMIT:
 		return "over_limit"
 	}
@@ -71,7 +70,7 @@ func outcome(ctx context.Context, out *pb.RateLimitResponse, err error) string {
 func (s *Service) decide(ctx context.Context, c *call) (allowed bool, err error) {
 	allowed = true
 	if len(c.looks) > 0 {
-		d, err := s.limits.Check(ctx, requests(c.looks))
+		d, err := s.look(ctx, c.looks)
 		if err != nil {
 			return false, err
 		}
@@ -100,15 +99,13 @@ func (s *Service) decide(ctx context.Context, c *call) (allowed bool, err error)
 	return allowed, nil
 }
 
-// tooMuch is the decision on a call that wants more of a rule than it ever admits at once.
-func (s *Service) tooMuch(ctx context.Context, wants []want) (ratelimit.Decision, error) {
-	type count struct{ rule, key string }
+// look asks what rules would say of one more unit, each rule and key once, and takes nothing.
+func (s *Service) look(ctx context.Context, wants []want) (ratelimit.Decision, error) {
 	var once []ratelimit.Request
-	at, sums := map[count]int{}, map[count]int64{}
+	at := map[count]int{}
 	for _, w := range wants {
-		k := count{w.request.Rule, w.request.Key}
-		if sums[k] += w.request.Cost; sums[k] == w.request.Cost {
-			at[k] = len(once)
+		if _, had := at[w.count()]; !had {
+			at[w.count()] = len(once)
 			one := w.request
 			one.Cost = 1
 			once = append(once, one)
@@ -119,16 +116,30 @@ func (s *Service) tooMuch(ctx context.Context, wants []want) (ratelimit.Decision
 		return d, err
 	}
 	statuses := make([]ratelimit.Status, len(wants))
-	d.Allowed = true
 	for i, w := range wants {
-		k := count{w.request.Rule, w.request.Key}
-		st := d.Statuses[at[k]]
-		most := cmp.Or(st.Quota.Burst, st.Quota.Limit)
-		st.Refused = st.Refused || st.Remaining != ratelimit.Unlimited && sums[k] > most
-		d.Allowed = d.Allowed && (!st.Refused || st.Shadow)
-		statuses[i] = st
+		statuses[i] = d.Statuses[at[w.count()]]
 	}
 	d.Statuses = statuses
+	return d, nil
+}
+
+// tooMuch is the decision on a call that wants more of a rule than it ever admits at once.
+func (s *Service) tooMuch(ctx context.Context, wants []want) (ratelimit.Decision, error) {
+	d, err := s.look(ctx, wants)
+	if err != nil {
+		return d, err
+	}
+	sums := map[count]int64{}
+	for _, w := range wants {
+		sums[w.count()] += w.request.Cost
+	}
+	d.Allowed = true
+	for i, w := range wants {
+		st := &d.Statuses[i]
+		most := cmp.Or(st.Quota.Burst, st.Quota.Limit)
+		st.Refused = st.Refused || st.Remaining != ratelimit.Unlimited && sums[w.count()] > most
+		d.Allowed = d.Allowed && (!st.Refused || st.Shadow)
+	}
 	return d, nil
 }
 

@@ -33,8 +33,8 @@ type Options struct {
 	// Authorize says whether a call's authorization field lets it in; without it everybody is in. Health
 	// is told to everybody.
 	Authorize func(field string) bool
-	// Observe is told of each call: what came of it ("ok", "over_limit", "late" when the caller's deadline had passed, or
-	// the gRPC code of an error in lower case), and how long it took.
+	// Observe is told of each call: what came of it ("ok", "over_limit", "late" when the caller's deadline had passed,
+	// "invalid", or "failed"), and how long it took.
 	Observe func(outcome string, took time.Duration)
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger

@@ -23,6 +23,7 @@ const budget = `
 domain: budget
 descriptors:
   - {key: model, rate_limit: {unit: day, requests_per_unit: 100}}
+  - {key: only, rate_limit: {unit: day, requests_per_unit: 1}}
   - {key: user, rate_limit: {unit: day, requests_per_unit: 50}}
   - {key: bucket, rate_limit: {algorithm: token-bucket, window: 24h, requests_per_unit: 100, burst: 10}}
   - {key: free, rate_limit: {unlimited: true}}
@@ -51,6 +52,10 @@ func TestHits(t *testing.T) {
 			if out.OverallCode != pb.RateLimitResponse_OVER_LIMIT || out.Statuses[0].LimitRemaining != 92 {
 				t.Errorf("%d hits: %v", over.HitsAddend, out)
 			}
+		}
+		in = ask("budget", "only=a", "only=a") // two that look are as one
+		if out := c.call(t, hits(hits(in, 0, 0), 1, 0)); out.OverallCode != pb.RateLimitResponse_OK {
+			t.Errorf("%v", out)
 		}
 		for descriptor, want := range map[string]pb.RateLimitResponse_Code{"bucket=b": pb.RateLimitResponse_OVER_LIMIT, "free=a": pb.RateLimitResponse_OK,
 			"none=a": pb.RateLimitResponse_OVER_LIMIT, "watched=a": pb.RateLimitResponse_OK, "user=b": pb.RateLimitResponse_OVER_LIMIT} {

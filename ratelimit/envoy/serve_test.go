@@ -147,7 +147,7 @@ func TestLimiterClosed(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := c.ShouldRateLimit(ctx, ask("budget", "model=a")); status.Code(err) != codes.Unavailable || outcome.Load() != "unavailable" {
+	if _, err := c.ShouldRateLimit(ctx, ask("budget", "model=a")); status.Code(err) != codes.Unavailable || outcome.Load() != "failed" {
 		t.Errorf("%v, %v", err, outcome.Load())
 	}
 }
