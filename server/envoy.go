@@ -16,7 +16,7 @@ func NewEnvoyCalls() *EnvoyCalls {
 		Name: "holdfast_envoy_call_seconds", Help: "Time of a call of Envoy's rate limit service, by what came of it; late: the caller no longer waited.",
 		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .015, .02, .05, .1, .5, 1},
 	}, []string{"outcome"})}
-	for _, outcome := range []string{"ok", "over_limit", "late"} {
+	for _, outcome := range []string{"ok", "over_limit", "late", "invalid", "failed"} {
 		c.seconds.WithLabelValues(outcome) // from the start: the step from nothing to 1 is no increase
 	}
 	return c

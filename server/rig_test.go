@@ -68,7 +68,7 @@ func rigOn(t testing.TB, storeURL, dbURL string, change ...func(*server.Config))
 	if err := r.db.Migrate(t.Context(), sqldb.Core(), idem.Migrations(), ledger.Migrations(), payment.Migrations(), flashsale.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	cfg := server.Config{Store: r.store, DB: r.db, Version: "test", Decisions: decisions}
+	cfg := server.Config{Store: r.store, DB: r.db, Version: "test", Decisions: decisions, EnvoyCalls: server.NewEnvoyCalls()}
 	if cfg.Sales, err = flashsale.New(r.store, r.db, flashsale.Options{}); err != nil {
 		t.Fatal(err)
 	}
