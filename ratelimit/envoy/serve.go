@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -71,8 +72,7 @@ func stop(g *grpc.Server, grace time.Duration, failed <-chan error) error {
 	}
 	g.Stop()
 	<-done
-	<-failed
-	return fmt.Errorf("ratelimit/envoy: calls were cut off after %s", grace)
+	return errors.Join(fmt.Errorf("ratelimit/envoy: calls were cut off after %s", grace), <-failed)
 }
 
 // contained makes an error of a panic: it ends one call, and not the process.
