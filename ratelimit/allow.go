@@ -11,7 +11,7 @@ import (
 // Allow takes what the requests want of all their rules, or of none. Whether it did is in the
 // Decision; an error means that nobody decided: ErrInvalid, ErrSlots, ErrClosed, or ctx ended.
 func (l *Limiter) Allow(ctx context.Context, reqs []Request) (Decision, error) {
-	return l.decide(ctx, reqs, modeTake, "")
+	return l.observed(ctx, reqs, modeTake, "")
 }
 
 // Check is Allow without taking anything.

@@ -75,6 +75,8 @@ type Options struct {
 	ReserveFor time.Duration
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger
+	// Observe, if set, hears of every decision of Allow and Reserve, and how long it took. It must not wait.
+	Observe func(Decision, time.Duration)
 }
 
 func (o Options) withDefaults() (Options, error) {

@@ -21,12 +21,10 @@ const maxOver = 10
 // same requests takes once. It has to be settled within Options.ReserveFor; otherwise the guess stays counted.
 // Errors: those of Allow, and ErrSettled.
 func (l *Limiter) Reserve(ctx context.Context, id string, reqs []Request) (*Reservation, error) {
-	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
-	}) {
-		return nil, invalid("id", "is not 1..64 letters, digits, - and _")
+	if err := checkID(id); err != nil {
+		return nil, err
 	}
-	d, err := l.decide(ctx, reqs, modeReserve, id)
+	d, err := l.observed(ctx, reqs, modeReserve, id)
 	if err != nil {
 		return nil, err
 	}

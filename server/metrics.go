@@ -42,6 +42,13 @@ func newMetrics(s *Server) *metrics {
 	if s.EnvoyCalls != nil {
 		m.registry.MustRegister(s.EnvoyCalls.seconds)
 	}
+	if s.LimitCalls != nil {
+		s.LimitCalls.register(m.registry)
+	}
+	if s.Limits != nil {
+		m.register("gauge", "holdfast_limit_rules", "Rules of limits.", func() int64 { return int64(s.Limits.Rules().Len()) })
+		m.register("gauge", "holdfast_limit_processes", "Processes that share the limits, as the store knew last; 0 if it was never asked.", func() int64 { return int64(s.Limits.Live()) })
+	}
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
 	m.locks = newLockMetrics(m.registry, s)
 	m.register("gauge", "holdfast_lock_requests_in_flight", "Acquisitions worked on now, or standing in line.", func() int64 { return int64(len(s.line)) })

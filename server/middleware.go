@@ -125,6 +125,19 @@ func routeOf(path string) string {
 		return acquireRoute
 	case "locks5":
 		return "/v1/locks/{name}/leases/{lease}"
+	case "limits2":
+		return "/v1/limits"
+	case "limits3":
+		if parts[2] == "decisions" || parts[2] == "refused" {
+			return "/v1/limits/" + parts[2]
+		}
+	case "limits4":
+		return "/v1/limits/reservations/{id}"
+	case "limits5":
+		switch parts[4] {
+		case "commits", "refunds", "renewals":
+			return "/v1/limits/reservations/{id}/" + parts[4]
+		}
 	case "payments2":
 		return "/v1/payments"
 	case "payments3":

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
+	"github.com/holdfast-dev/holdfast/ratelimit"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
 )
@@ -111,6 +112,12 @@ var known = []struct {
 	{lock.ErrTooMany, 429, "lock-line-full", "as many wait for the lock as may", 1},
 	{lock.ErrLost, 409, "lease-lost", "the lease has ended: it was released or broken, or its time was over", 0},
 	{errNotOperator, 403, "not-an-operator", "the API key needs operator: true in the configuration", 0},
+	{ratelimit.ErrNotReserved, 404, "not-reserved", "there is no such reservation: it was refused, or it is too old to be settled", 0},
+	{ratelimit.ErrSettled, 409, "settled", "the reservation was settled before, with another outcome", 0},
+	{ratelimit.ErrSlots, 409, "slots", "the descriptors' rules are in different slots: give them one tag, or mark them independent", 0},
+	{ratelimit.ErrClosed, 503, "closing", "the server is shutting down", 1},
+	{ratelimit.ErrStore, 503, "store-unavailable", "the store does not answer; repeat", 1},
+	{errNoLimits, 501, "no-limits", "the server was started without rule files (--limits)", 0},
 	{errNoLocks, 501, "no-locks", "the store's engine may evict keys, so there are no locks: its maxmemory-policy has to be noeviction", 0},
 	{context.DeadlineExceeded, 503, "timeout", "it took too long; repeat with the same key", 1},
 	{context.Canceled, 503, "canceled", "the request was given up; repeat with the same key", 1},
@@ -147,6 +154,7 @@ func (s *Server) fail(ctx context.Context, err error) error {
 	var of *flashsale.InvalidError
 	var op *payment.InvalidError
 	var ol *lock.InvalidError
+	var or *ratelimit.FieldError
 	switch {
 	case errors.As(err, &of):
 		return fieldProblem(of.Field, of.Reason)
@@ -154,6 +162,8 @@ func (s *Server) fail(ctx context.Context, err error) error {
 		return fieldProblem(op.Field, op.Reason)
 	case errors.As(err, &ol):
 		return lockProblem(ol)
+	case errors.As(err, &or):
+		return limitProblem(or)
 	}
 	s.Logger.ErrorContext(ctx, "request failed", "error", err)
 	s.metrics.problems.WithLabelValues("internal").Inc()

@@ -31,6 +31,7 @@ import (
 	"github.com/holdfast-dev/holdfast/flashsale"
 	"github.com/holdfast-dev/holdfast/lock"
 	"github.com/holdfast-dev/holdfast/payment"
+	"github.com/holdfast-dev/holdfast/ratelimit"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
 )
@@ -41,7 +42,8 @@ type Config struct {
 	DB       *sqldb.DB
 	Sales    *flashsale.Sales
 	Payments *payment.Payments
-	Locks    *lock.Locker // on Store, the caller's to close; without it there are no locks
+	Locks    *lock.Locker       // on Store, the caller's to close; without it there are no locks
+	Limits   *ratelimit.Limiter // on Store, the caller's to close; without it there are no limits
 
 	Keys        []Key         // who may call; without any, only this machine may
 	Timeout     time.Duration // longest a request is worked on; default 10s
@@ -50,6 +52,7 @@ type Config struct {
 	Version     string        // shown in /openapi.json
 	BackupDir   string        // where POST /v1/backups puts them; without it there are none
 	Decisions   *Decisions    // of Store, for the metrics; default: none are shown
+	LimitCalls  *LimitCalls   // of Limits, for the metrics and for who is refused most; default: neither
 	EnvoyCalls  *EnvoyCalls   // of Envoy's rate limit service, for the metrics; default: none are shown
 	Logger      *slog.Logger  // default: discard
 
@@ -157,6 +160,7 @@ func (s *Server) routes() http.Handler {
 	s.saleRoutes()
 	s.paymentRoutes()
 	s.lockRoutes()
+	s.limitRoutes()
 	mux.HandleFunc("/", nothing(mux))
 
 	root := http.NewServeMux()

@@ -69,7 +69,7 @@ func (c envoyFlags) listen(files []string, keys []server.Key) (net.Listener, err
 }
 
 // openLimits makes a Limiter of rule files; nil without any.
-func openLimits(s *store.Store, files []string, timeout time.Duration, logger *slog.Logger) (*ratelimit.Limiter, error) {
+func openLimits(s *store.Store, files []string, timeout time.Duration, calls *server.LimitCalls, logger *slog.Logger) (*ratelimit.Limiter, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
@@ -80,7 +80,7 @@ func openLimits(s *store.Store, files []string, timeout time.Duration, logger *s
 	if err != nil {
 		return nil, err
 	}
-	return ratelimit.New(s, rules, ratelimit.Options{Timeout: timeout, Logger: logger})
+	return ratelimit.New(s, rules, ratelimit.Options{Timeout: timeout, Logger: logger, Observe: calls.Observe})
 }
 
 // envoyService is Envoy's rate limit service, for who has a key, if there are any.

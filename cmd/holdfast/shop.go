@@ -61,11 +61,14 @@ func open(ctx context.Context, c shopConfig) (n *shop, err error) {
 	if c.server.Locks, err = n.locks(c.logger); err != nil {
 		return n, err
 	}
-	if n.limits, err = openLimits(n.store, c.limits, c.limitsTimeout, c.logger); err != nil {
+	c.server.LimitCalls = server.NewLimitCalls()
+	if n.limits, err = openLimits(n.store, c.limits, c.limitsTimeout, c.server.LimitCalls, c.logger); err != nil {
 		return n, err
 	}
 	if n.limits != nil {
+		c.server.Limits = n.limits
 		n.undo = append(n.undo, func() error { return closeLimits(n.limits) })
+		n.undo = append(n.undo, watchLimits(n.limits, c.limits, c.server.LimitCalls.Reloaded, c.logger))
 	}
 	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
 		return n, err

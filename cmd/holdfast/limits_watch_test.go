@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/holdfast-dev/holdfast/ratelimit"
+)
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// A rule file that changes is read again, one with an error is refused whole and told with its line, and what was counted stays.
+func TestLimitsAreReadAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "limits.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const one = "domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 2}}\n"
+	write(one)
+	rules, err := ratelimit.LoadRules(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ratelimit.New(nil, rules, ratelimit.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close(t.Context()) }()
+	var mu sync.Mutex
+	var results []error
+	log := &lockedBuffer{}
+	stop := watchLimits(l, []string{file}, func(err error) { mu.Lock(); defer mu.Unlock(); results = append(results, err) }, slog.New(slog.NewTextHandler(log, nil)))
+	defer func() { _ = stop() }()
+	until := func(what string, n int) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			have := len(results)
+			mu.Unlock()
+			if have >= n {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("still not: %s", what)
+			}
+		}
+	}
+	write(one + "  - {key: b, rate_limit: {unit: day, requests_per_unit: 2}}\n")
+	until("the change is seen", 1)
+	if l.Rules().Len() != 2 {
+		t.Errorf("%d rules", l.Rules().Len())
+	}
+	write(one + "  - {key: b, rate_limit: {unit: moon, requests_per_unit: 2}}\n")
+	until("the error is seen", 2)
+	if l.Rules().Len() != 2 || results[1] == nil || !strings.Contains(log.String(), "limits.yaml:4") {
+		t.Errorf("%d rules, %v, %s", l.Rules().Len(), results, log)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	until("a file that is gone is seen", 3)
+	if l.Rules().Len() != 2 || results[2] == nil {
+		t.Errorf("%d rules, %v", l.Rules().Len(), results)
+	}
+	write(one)
+	until("the file that is back is seen", 4)
+	if l.Rules().Len() != 1 || results[3] != nil {
+		t.Errorf("%d rules, %v", l.Rules().Len(), results)
+	}
+}

@@ -1,0 +1,39 @@
+package ratelimit
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Resume is the reservation that a Reserve with this id and these requests made, in whichever process, to commit, refund or renew
+// it here. It asks nobody: that there is no such reservation says Commit. Rules in Shadow keep what was guessed. Errors:
+// ErrInvalid, ErrSlots.
+func (l *Limiter) Resume(id string, reqs []Request) (*Reservation, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	d, steps, err := l.plan(reqs)
+	if err != nil {
+		return nil, err
+	}
+	d.Source = FromStore
+	for _, s := range steps {
+		for _, w := range s.all {
+			w.passed = w.Shadow // whether it took anything only the first process was told
+		}
+		d.calls = append(d.calls, made{step: s, by: l, where: l.store.Load(), id: id, parts: 1})
+	}
+	return &Reservation{Decision: d, n: len(reqs)}, nil
+}
+
+func checkID(id string) error {
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}) {
+		return invalid("id", "is not 1..64 letters, digits, - and _")
+	}
+	return nil
+}
+
+// SetFields writes the fields RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11, as HTTP does.
+func (d Decision) SetFields(h http.Header) { d.fields(h) }
