@@ -236,7 +236,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	if doc.OpenAPI != "3.1.0" || len(got) != 16 {
+	if doc.OpenAPI != "3.1.0" || len(got) != 23 {
 		t.Errorf("OpenAPI %s with %d operations: %v", doc.OpenAPI, len(got), got)
 	}
 }

@@ -223,3 +223,11 @@ func TestListLimits(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// The rules that the manual names are rules.
+func TestExampleOfLimits(t *testing.T) {
+	rules, err := ratelimit.LoadRules("../examples/limits/shop.yaml")
+	if err != nil || rules.Len() != 5 {
+		t.Errorf("%v, %v", rules, err)
+	}
+}

@@ -56,9 +56,10 @@ func readText(t testing.TB, path string) string {
 
 // exported are the metrics of a server that has answered something.
 func exported(t testing.TB) map[string]bool {
-	r := newRig(t)
+	r := newRig(t, limited(t, patient))
 	r.sale("drop", 1)
 	r.hold("drop", "ada")
+	r.want(200, "POST", decisions, wish("", "tenant", "ada"), nil)
 	found := map[string]bool{}
 	for line := range strings.Lines(string(r.want(200, "GET", "/metrics", "", nil).body)) {
 		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {

@@ -82,6 +82,9 @@ func TestRouteOf(t *testing.T) {
 		"/": "/", "/livez": "/livez", "/openapi.json": "/openapi.json", "/v1/sales": "/v1/sales", "/v1/sales/a": "/v1/sales/{sale}",
 		"/v1/sales/a/holds": "/v1/sales/{sale}/holds", "/v1/sales/a/events": "/v1/sales/{sale}/events",
 		"/v1/sales/a/holds/b": "/v1/sales/{sale}/holds/{hold}", "/v1/payments": "/v1/payments", "/v1/payments/x": "/v1/payments/{id}",
+		"/v1/limits": "/v1/limits", "/v1/limits/decisions": "/v1/limits/decisions", "/v1/limits/refused": "/v1/limits/refused", "/v1/limits/x": "other",
+		"/v1/limits/reservations/x": "/v1/limits/reservations/{id}", "/v1/limits/reservations/x/commits": "/v1/limits/reservations/{id}/commits",
+		"/v1/limits/reservations/x/y": "other",
 		"/v1/orders/x": "/v1/orders/{id}", "/v1": "other", "/x/y": "other", "/openapi" + strings.Repeat("x", 99): "other", "/v1/a/b/c/d/e": "other",
 	} {
 		if got := routeOf(path); got != want {
