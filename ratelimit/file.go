@@ -69,7 +69,8 @@ func LoadRules(paths ...string) (*Rules, error) {
 //	    descriptors: [...]     # more entries, to any depth up to 16
 //
 // A unit is second, minute, hour, day, week, month (30 days) or year (365 days). In rate_limit unlimited, name
-// and replaces are taken as there; requests_per_unit 0 blocks. detailed_metric is read, and says nothing yet.
+// and replaces are taken as there; requests_per_unit 0 blocks. detailed_metric and
+// value_to_metric are read, and say nothing yet.
 // A file counts by fixed windows unless it says more, which is ours:
 //
 //	rate_limit:
@@ -183,6 +184,7 @@ type fileDescriptor struct {
 	RateLimit      *fileLimit       `yaml:"rate_limit"`
 	ShadowMode     bool             `yaml:"shadow_mode"`
 	DetailedMetric bool             `yaml:"detailed_metric"`
+	ValueToMetric  bool             `yaml:"value_to_metric"`
 	Descriptors    []fileDescriptor `yaml:"descriptors"`
 
 	line int

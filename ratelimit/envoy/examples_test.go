@@ -66,7 +66,7 @@ descriptors:
 domain: metric           # 8: it says more in metrics, and decides the same
 descriptors:
   - {key: job, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 2}}
-  - {key: job, value: night, rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: job, value: night, value_to_metric: true, rate_limit: {unit: day, requests_per_unit: 4}}
 `, `
 domain: wildcard         # 9: values that begin alike, each with its own count
 descriptors:
