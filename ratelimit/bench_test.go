@@ -8,7 +8,7 @@ import (
 	"github.com/holdfast-dev/holdfast/ratelimit"
 )
 
-// One decision on the embedded engine, by one rule and by five.
+// One decision on the embedded engine in memory, by one rule and by five, by one caller and by 64.
 func BenchmarkAllow(b *testing.B) {
 	s, err := openMem()
 	if err != nil {
@@ -30,14 +30,29 @@ func BenchmarkAllow(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _ = l.Close(context.Background()) }()
-	for name, reqs := range map[string][]ratelimit.Request{"one": reqs[:1], "five": reqs} {
-		b.Run(name, func(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		reqs []ratelimit.Request
+	}{{"one", reqs[:1]}, {"five", reqs}} {
+		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := l.Allow(context.Background(), reqs); err != nil {
+				if _, err := l.Allow(context.Background(), c.reqs); err != nil {
 					b.Fatal(err)
 				}
 			}
+		})
+		b.Run(c.name+" by 64", func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(32)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := l.Allow(context.Background(), c.reqs); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
 		})
 	}
 }

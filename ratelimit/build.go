@@ -98,7 +98,7 @@ func (b *builder) rule(d fileDescriptor, path []Entry) (*limits, error) {
 	if err != nil {
 		return nil, err
 	}
-	all.limit.id = escapePath(keys)
+	all.limit.called(escapePath(keys))
 	return all, b.refine(all, f)
 }
 
@@ -127,7 +127,7 @@ func (b *builder) refine(all *limits, f *fileLimit) error {
 		if err != nil {
 			return fmt.Errorf("override for %.40q: %w", e.Value, err)
 		}
-		over.id = all.limit.id
+		over.called(all.limit.id)
 		all.byEntry[e] = over
 	}
 	return nil

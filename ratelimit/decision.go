@@ -88,7 +88,8 @@ type wants struct {
 	whole    string // its key
 	cost     int64
 	requests []int // positions
-	passed   bool  // a shadow that would have refused took nothing
+	first    [1]int
+	passed   bool // a shadow that would have refused took nothing
 }
 
 // step is what is decided in one round trip: the rules of one slot.
@@ -113,6 +114,7 @@ func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
 		return d, nil, invalid("requests", "%d are not 1..%d", len(reqs), maxRequests)
 	}
 	rules := l.rules.Load()
+	room := make([]wants, 0, len(reqs))
 	d = Decision{Allowed: true, Atomic: true, Source: FromRules, Statuses: make([]Status, len(reqs))}
 	for i, r := range reqs {
 		lim, err := rules.find(r)
@@ -128,7 +130,7 @@ func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
 			d.Statuses[i].Remaining, d.Statuses[i].Refused = 0, true
 			d.Allowed = d.Allowed && lim.Shadow
 		default:
-			if steps, err = addTo(steps, lim, r, i); err != nil {
+			if steps, err = addTo(steps, &room, lim, r, i); err != nil {
 				return d, nil, fmt.Errorf("request %d: %w", i, err)
 			}
 		}
@@ -140,7 +142,7 @@ func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
 // maxRequests bounds a call.
 const maxRequests = 64
 
-func addTo(steps []step, lim *limit, r Request, i int) ([]step, error) {
+func addTo(steps []step, room *[]wants, lim *limit, r Request, i int) ([]step, error) {
 	tag, whole := lim.place(r.Key)
 	at := -1
 	for k := range steps {
@@ -149,7 +151,10 @@ func addTo(steps []step, lim *limit, r Request, i int) ([]step, error) {
 		}
 	}
 	if at < 0 {
-		steps = append(steps, step{tag: tag})
+		if steps == nil {
+			steps = make([]step, 0, 1)
+		}
+		steps = append(steps, step{tag: tag, all: make([]*wants, 0, cap(*room)-len(*room))})
 		at = len(steps) - 1
 	}
 	var w *wants
@@ -159,7 +164,9 @@ func addTo(steps []step, lim *limit, r Request, i int) ([]step, error) {
 		}
 	}
 	if w == nil {
-		w = &wants{limit: lim, whole: whole}
+		*room = append(*room, wants{limit: lim, whole: whole})
+		w = &(*room)[len(*room)-1]
+		w.requests = w.first[:0]
 		steps[at].all = append(steps[at].all, w)
 	}
 	w.requests = append(w.requests, i)

@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -55,8 +54,8 @@ type meter struct {
 }
 
 // load reads the state; an entry of cost and id would be the call's own.
-func load(tx *store.Tx, key string, r rate, cost int64, id string) *meter {
-	m := &meter{tx: tx, key: key, now: tx.Now(), rate: r}
+func load(tx *store.Tx, key string, r rate, cost int64, id string) meter {
+	m := meter{tx: tx, key: key, now: tx.Now(), rate: r}
 	switch r.kind {
 	case kindToken, kindLeaky:
 		m.empty = max(tx.Int(key), m.now)
@@ -97,9 +96,9 @@ func (m *meter) storeWindow() {
 	case m.cur == 0 && m.prev == 0:
 		m.tx.Del(m.key)
 	case m.kind == kindFixed:
-		m.tx.Set(m.key, fmt.Sprintf("%d %d", m.start, m.cur), store.Until(m.start+m.span))
+		m.tx.Set(m.key, spaced(m.start, m.cur), store.Until(m.start+m.span))
 	default:
-		m.tx.Set(m.key, fmt.Sprintf("%d %d %d", m.start, m.cur, m.prev), store.Until(m.start+2*m.span))
+		m.tx.Set(m.key, spaced(m.start, m.cur, m.prev), store.Until(m.start+2*m.span))
 	}
 }
 
@@ -258,6 +257,18 @@ func entry(cost int64, id string) string { return strconv.FormatInt(cost, 10) + 
 func weight(entry string) int64 {
 	n, _, _ := strings.Cut(entry, " ")
 	return num(n)
+}
+
+// spaced are numbers with spaces between them.
+func spaced(all ...int64) string {
+	b := make([]byte, 0, 64)
+	for i, n := range all {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return string(b)
 }
 
 func num(s string) int64 {

@@ -206,6 +206,8 @@ type limit struct {
 	quota Quota
 	rate
 	id    string    // in keys
+	tag   string    // of its keys; "" if each has its own
+	front string    // of its keys, if they have one tag
 	words [3]string // kind, most, span
 	shade string    // 1 if it is a shadow
 }
@@ -223,7 +225,16 @@ func newLimit(r *Rule, q Quota) (*limit, error) {
 		return nil, err
 	}
 	l.words = l.rate.words()
+	l.called(l.id)
 	return l, nil
+}
+
+// called gives the limit its id in keys.
+func (l *limit) called(id string) {
+	if l.id = id; l.Tag != "" {
+		l.tag = "limit:{" + escape(l.Tag) + "}:"
+		l.front = l.tag + id + ":" + l.kind + ":"
+	}
 }
 
 func (r rate) words() [3]string {
@@ -241,6 +252,5 @@ func (l *limit) place(key string) (tag, whole string) {
 		tag = "limit:{" + escape(l.Domain) + "/" + l.id + "/" + escape(key) + "}:"
 		return tag, tag + l.kind
 	}
-	tag = "limit:{" + escape(l.Tag) + "}:"
-	return tag, tag + l.id + ":" + l.kind + ":" + key
+	return l.tag, l.front + key
 }

@@ -62,7 +62,8 @@ var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *
 			out.Outcome = refused
 		}
 	}
-	for _, w := range wants {
+	for i := range wants {
+		w := &wants[i]
 		if in.Mode != modeLook && (out.Outcome == taken && !w.refuses || out.Outcome == refused && w.harms()) {
 			w.take(w.cost, in.ID)
 		}
@@ -89,7 +90,7 @@ func (out *takeOut) before(tx *store.Tx, record string) {
 
 // want is a rule with what is wanted of it.
 type want struct {
-	*meter
+	meter
 	cost            int64
 	shadow, refuses bool
 	waits           int64
@@ -110,12 +111,12 @@ func wanted(tx *store.Tx, in takeIn, i int) want {
 }
 
 // harms is what mutants do with a call that is refused: true takes of a rule nevertheless.
-func (w want) harms() bool {
+func (w *want) harms() bool {
 	return mutant.RefusedTakes && w.refuses || mutant.TakesPart && !w.refuses
 }
 
 // appendState is what the caller is told.
-func (w want) appendState(to []string) []string {
+func (w *want) appendState(to []string) []string {
 	refuses := "0"
 	if w.refuses {
 		refuses = "1"
