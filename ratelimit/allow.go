@@ -23,6 +23,14 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	if l.ctx.Err() != nil {
 		return Decision{}, ErrClosed
 	}
+	var holds *leased
+	if mode == modeTake && len(reqs) == 1 {
+		d, a, ok := l.allowLeased(ctx, reqs[0])
+		if ok {
+			return d, nil
+		}
+		holds = a
+	}
 	d, steps, err := l.plan(reqs)
 	if err != nil {
 		return Decision{}, err
@@ -34,9 +42,25 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	if id == "" && mode == modeTake && needsID(steps) {
 		id = rand.Text()
 	}
+	var took []used
+	switch {
+	case holds != nil:
+		steps[0].all[0].holds = holds
+	case mode == modeTake && len(reqs) > 1:
+		steps, took = l.takeLeased(ctx, &d, steps)
+		if d.Source = FromLease; !d.Allowed || len(steps) == 0 {
+			if !d.Allowed {
+				giveUsed(took)
+			}
+			d.sum()
+			return d, nil
+		}
+		d.Atomic = d.Atomic && len(took) == 0
+	}
 	d.Source = FromStore
 	for _, s := range steps {
 		if err := l.step(ctx, &d, s, mode, id); err != nil {
+			giveUsed(took)
 			d.giveBack(l, mode == modeReserve)
 			return Decision{}, err
 		}
@@ -45,6 +69,7 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 		}
 	}
 	if !d.Allowed {
+		giveUsed(took)
 		d.giveBack(l, mode == modeReserve)
 	}
 	d.sum()
@@ -73,6 +98,7 @@ func (l *Limiter) step(ctx context.Context, d *Decision, s step, mode int64, id 
 		}
 		return l.alone(d, s, mode, id)
 	}
+	defer l.learn(d, s)
 	return d.note(m, mode, out)
 }
 

@@ -70,7 +70,7 @@ func (b *builder) put(l *level, br *branch, d fileDescriptor) error {
 func (b *builder) rule(d fileDescriptor, path []Entry) (*limits, error) {
 	f := d.RateLimit
 	r := Rule{Domain: b.domain, Algorithm: Algorithm(f.Algorithm), OnError: Policy(f.OnError), Shadow: d.ShadowMode,
-		Independent: f.Independent, Unlimited: f.Unlimited}
+		Independent: f.Independent, Leased: f.Leased, Unlimited: f.Unlimited}
 	if r.Algorithm == "" {
 		r.Algorithm = FixedWindow
 	}

@@ -51,6 +51,8 @@ const (
 	FromStore Source = "store"
 	// FromPolicy: each rule's Policy, because the store did not answer.
 	FromPolicy Source = "policy"
+	// FromLease: this process, by what it has leased of a rule's budget, see Rule.Leased.
+	FromLease Source = "lease"
 	// FromRules: nobody was asked: every rule is unlimited, or one is blocked.
 	FromRules Source = "rules"
 )
@@ -89,7 +91,8 @@ type wants struct {
 	cost     int64
 	requests []int // positions
 	first    [1]int
-	passed   bool // a shadow that would have refused took nothing
+	holds    *leased // what the process has leased of it, or nil
+	passed   bool    // a shadow that would have refused took nothing
 }
 
 // step is what is decided in one round trip: the rules of one slot.

@@ -80,6 +80,7 @@ func LoadRules(paths ...string) (*Rules, error) {
 //	  lease: 30s               # concurrency
 //	  on_error: closed         # see Policy
 //	  independent: true        # see Rule
+//	  leased: 100              # see Rule
 //	  overrides:               # where the descriptor has this entry, at whatever depth
 //	    - {key: tenant, value: acme, unit: minute, requests_per_unit: 1000}
 //
@@ -200,6 +201,7 @@ type fileLimit struct {
 	Algorithm   scalar         `yaml:"algorithm"`
 	OnError     scalar         `yaml:"on_error"`
 	Independent bool           `yaml:"independent"`
+	Leased      int            `yaml:"leased"`
 	Overrides   []fileOverride `yaml:"overrides"`
 }
 

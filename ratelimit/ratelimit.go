@@ -116,6 +116,7 @@ type Limiter struct {
 	process string // its name among those that live
 	rules   atomic.Pointer[Rules]
 	circuit circuit
+	leases  leases
 	live    atomic.Int64 // processes that lived when the store last said; 0: it never did
 
 	ctx    context.Context
@@ -140,6 +141,7 @@ func New(s *store.Store, rules *Rules, o Options) (*Limiter, error) {
 		return nil, fmt.Errorf("ratelimit: a store in memory: %w", err)
 	}
 	l := &Limiter{share: share, opts: o, process: rand.Text()}
+	l.leases.began = time.Now()
 	l.rules.Store(rules)
 	l.store.Store(s)
 	l.circuit.wake = make(chan struct{}, 1)
@@ -170,8 +172,12 @@ func (l *Limiter) Reload(rules *Rules) error {
 // decided stays decided. A second Close waits for the first and returns its error.
 func (l *Limiter) Close(ctx context.Context) error {
 	l.once.Do(func() {
+		l.leases.mu.Lock()
+		l.leases.closed = true
+		l.leases.mu.Unlock()
 		l.cancel(ErrClosed)
 		l.wg.Wait()
+		l.closeLeases(ctx)
 		ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 		defer cancel()
 		if s := l.store.Load(); s != nil {

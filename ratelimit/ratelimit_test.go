@@ -18,6 +18,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if url := os.Getenv(childEnv); url != "" {
+		leasingChild(url)
+		return
+	}
 	if code := m.Run(); code != 0 {
 		os.Exit(code)
 	}
@@ -46,6 +50,8 @@ var conformance = []struct {
 	{"reserve again", "the same id takes and settles once", reserveAgain},
 	{"reload", "what was counted stays", reload},
 	{"overrides", "some keys have other limits", overrides},
+	{"leased", "processes decide by what they have leased, and give back the rest", leasedShares},
+	{"leased with others", "what another rule refuses is given back to the lease", leasedWithOthers},
 }
 
 func TestConformance(t *testing.T) {

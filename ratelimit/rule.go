@@ -85,6 +85,10 @@ type Rule struct {
 	// Blocked refuses everything, Unlimited admits everything; neither asks the store, and their Quota
 	// stays empty.
 	Blocked, Unlimited bool
+	// Leased lets processes lease shares of the budget of keys that are hot and decide by them: a process holds at
+	// most one part of the Limit (of the Burst of a bucket) in so many, 2..1000, of which 100 is a good choice; 0: each call
+	// asks the store. For TokenBucket, FixedWindow and SlidingCounter. See the package's comment for what it costs.
+	Leased int
 	// OnError is what it answers when the store does not; by default Share.
 	OnError Policy
 }
@@ -127,6 +131,8 @@ func (r Rule) withDefaults() (Rule, error) {
 		return r, invalid("Tag", "%.40q is not up to %d bytes of UTF-8 without control characters", r.Tag, maxDomain)
 	case r.OnError != Share && r.OnError != Open && r.OnError != Closed:
 		return r, invalid("OnError", "%.40q is not share, open or closed", r.OnError)
+	case r.Leased != 0 && (r.Leased < 2 || r.Leased > 1000):
+		return r, invalid("Leased", "%d is not in 2..1000", r.Leased)
 	case r.Blocked && r.Unlimited:
 		return r, invalid("Unlimited", "and Blocked exclude each other")
 	case (r.Blocked || r.Unlimited) && (r.Quota != Quota{} || len(r.Overrides) > 0):
@@ -170,6 +176,30 @@ func (q Quota) rate(a Algorithm) (rate, error) {
 	return rate{kind, q.Limit, q.Window.Microseconds()}, nil
 }
 
+// leasable refuses leases where they would not keep the algorithm's promise, or would not be worth it.
+func (r Rule) leasable(most int64) error {
+	switch {
+	case r.Leased == 0:
+		return nil
+	case r.Blocked || r.Unlimited:
+		return invalid("Leased", "is for rules with a limit")
+	case r.Algorithm == SlidingLog:
+		return invalid("Leased", "is not for %s, which remembers when each call was: of leased units only the lease's time is known", r.Algorithm)
+	case r.Algorithm == LeakyBucket:
+		return invalid("Leased", "is not for %s, in which each caller has a turn behind all others", r.Algorithm)
+	case r.Algorithm == Concurrency:
+		return invalid("Leased", "is not for %s, whose slots are leased one by one", r.Algorithm)
+	case r.Window < minLeased:
+		return invalid("Leased", "needs a Window of %s or more, not %s", minLeased, r.Window)
+	case most < fewLeased*int64(r.Leased):
+		return invalid("Leased", "of 1/%d leaves a process less than %d units of %d", r.Leased, fewLeased, most)
+	}
+	return nil
+}
+
+// minLeased is the shortest window of which shares are leased.
+const minLeased = 100 * time.Millisecond
+
 func (q Quota) lease() (rate, error) {
 	if q.Lease == 0 {
 		q.Lease = defaultLease
@@ -208,6 +238,8 @@ type limit struct {
 	id    string    // in keys
 	tag   string    // of its keys; "" if each has its own
 	front string    // of its keys, if they have one tag
+	lot   string    // of its leases
+	parts int64     // a process leases one part in so many; 0: it does not
 	words [3]string // kind, most, span
 	shade string    // 1 if it is a shadow
 }
@@ -226,6 +258,9 @@ func newLimit(r *Rule, q Quota) (*limit, error) {
 	}
 	l.words = l.rate.words()
 	l.called(l.id)
+	if parts := int64(r.Leased); parts > 0 && l.most >= fewLeased*parts {
+		l.parts = parts
+	}
 	return l, nil
 }
 
@@ -234,6 +269,10 @@ func (l *limit) called(id string) {
 	if l.id = id; l.Tag != "" {
 		l.tag = "limit:{" + escape(l.Tag) + "}:"
 		l.front = l.tag + id + ":" + l.kind + ":"
+	}
+	l.lot = l.front
+	if l.Tag == "" {
+		l.lot = escape(l.Domain) + "/" + id + "/" + l.kind
 	}
 }
 

@@ -45,6 +45,9 @@ func (s *Rules) add(r Rule) (*limits, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.leasable(base.most); err != nil {
+		return nil, err
+	}
 	all := &limits{limit: base, byKey: map[string]*limit{}}
 	for key, q := range r.Overrides {
 		if !plain(key, maxKey) {

@@ -47,6 +47,12 @@ const (
 	LeaseKept = false
 	// FullShare gives every process the whole of a limit while the store is gone.
 	FullShare = false
+	// LeaseEndless has a process use up the units that it has leased whenever it comes to it.
+	LeaseEndless = false
+	// BackTwice counts units that a process gives back twice.
+	BackTwice = false
+	// LeaseUntold keeps units that were leased by a request whose answer was lost.
+	LeaseUntold = false
 	// GuardOff lets resources take writes of older leases.
 	GuardOff = false
 	// MarkLost has tokens follow the engine's clock alone, which can go back.
