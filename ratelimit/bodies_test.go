@@ -29,13 +29,16 @@ var sample = []struct {
 func plan() storetest.Plan {
 	const slot = "limit:{sample}:"
 	var keys []string
-	for _, k := range []string{"t", "l", "f", "c", "s", "n", "r0", "r1", "r2"} {
+	for _, k := range []string{"t", "l", "f", "c", "s", "n", "r0", "r1", "r2", "p0", "p1", "p2"} {
 		keys = append(keys, slot+k)
 	}
 	keys = append(keys, liveKey)
 	next := func(r *rand.Rand, now int64) storetest.Step {
 		if r.IntN(20) == 0 {
 			return storetest.Do(beat, beatIn{liveKey, fmt.Sprint("p", r.IntN(4)), r.Int64N(3) * 20_000})
+		}
+		if r.IntN(4) == 0 {
+			return storetest.Do(leaseDecision, anyLease(r, now, slot))
 		}
 		var used, rules []string
 		settles := r.IntN(4) == 0
@@ -77,6 +80,25 @@ func plan() storetest.Plan {
 	return storetest.Plan{Keys: keys, Next: next, Pause: pause}
 }
 
+// anyLease is what a process could ask for, and answers that it could have had.
+func anyLease(r *rand.Rand, now int64, slot string) leaseIn {
+	s := sample[r.IntN(len(sample))]
+	for s.kind != kindToken && s.kind != kindFixed && s.kind != kindCounter {
+		s = sample[r.IntN(len(sample))]
+	}
+	in := leaseIn{Key: slot + s.key, Record: slot + "p" + strconv.Itoa(r.IntN(3)), Kind: s.kind, Most: s.most, Span: s.span,
+		Seq: now/500%1_000_000_000 + r.Int64N(3), Known: r.Int64N(7), Held: r.Int64N(3), Want: r.Int64N(6), Parts: 1 + r.Int64N(3),
+		Life: r.Int64N(6) * 1000}
+	in.Back = r.Int64N(in.Known + 1)
+	switch {
+	case s.kind == kindToken:
+		in.Epoch = now - r.Int64N(8)*500
+	case r.IntN(4) > 0:
+		in.Epoch = (now/s.span - r.Int64N(2)) * s.span
+	}
+	return in
+}
+
 func TestBothBodies(t *testing.T) { storetest.Diff(t, plan()) }
 
 func TestBothBodiesOnSeveralEngines(t *testing.T) { storetest.DiffSeveral(t, plan()) }
@@ -106,6 +128,23 @@ func TestBothBodiesNoticeErrors(t *testing.T) {
 		m("take", "outcome = settled == '' and 2 or 3", "outcome = 2"),
 		m("take", "if mode == '2' and outcome == 1 then", "if mode == '2' then"),
 		m("take", "kind == 's' and span or 3600000000", "span"),
+		m("lease", "if seq <= hadseq", "if seq < hadseq"),
+		m("lease", "if empty <= now then", "if false then"),
+		m("lease", "empty = now\n", ""),
+		m("lease", "start or hadepoch or now", "start or now"),
+		m("lease", "cur = math.max(cur + n, 0)", "cur = cur + n"),
+		m("lease", "prev = math.max(prev + n, 0)", ""),
+		m("lease", "epoch == hadepoch then returns", "false then returns"),
+		m("lease", "returns - known + back", "returns - known"),
+		m("lease", "known, back, held = 0, 0, 0", "known, back = 0, 0"),
+		m("lease", "math.max(share, 1) - held", "math.max(share, 1)"),
+		m("lease", "math.floor(share / 4)", "share"),
+		m("lease", "known = known + got", ""),
+		m("lease", "now + 4 * life", "now + 5 * life"),
+		m("lease", "math.min(life, start + span - now)", "life"),
+		m("lease", "n < most and wait(n + 1) or 0", "wait(n + 1)"),
+		m("lease", "n < most and wait(enough) or 0", "n < most and wait(1) or 0"),
+		m("lease", "if ARGV[11] == '0' then", "if false then"),
 		m("beat", "'-inf', string.format('%.0f', now)", "'-inf', string.format('%.0f', now - 1)"),
 		m("beat", "if ARGV[2] ~= '0'", "if true"),
 		m("settle", "return {settled == cameto and 2 or 3}", "return {2}"),

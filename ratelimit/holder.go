@@ -23,6 +23,7 @@ type holder struct {
 	pause     time.Duration // between requests while the store has too little
 	noneUntil time.Duration // before that it is not asked for more
 	strict    time.Duration // before that calls go to the store: the lease would end at once
+	losses    int           // requests without an answer, in a row
 	asking    bool          // a request is on its way
 	used      time.Duration // when somebody last asked
 }
@@ -37,7 +38,7 @@ const (
 	// leaseLife is how long a process uses what it has leased, at most.
 	leaseLife = time.Second
 	// A store that has too little to give is asked again after pauses that double from the first to the longest.
-	firstLeasePause = 10 * time.Millisecond
+	firstLeasePause = 20 * time.Millisecond
 	longLeasePause  = 80 * time.Millisecond
 )
 
@@ -60,10 +61,12 @@ func (h *holder) take(at time.Duration, cost int64) (v verdict, more bool) {
 		return leaseTook, h.held < min(want, h.full)/2 && at >= h.noneUntil && at >= h.strict && !h.asking
 	}
 	switch {
-	case at < h.strict || want < hotCalls:
+	case want < hotCalls:
 		return leaseStrict, false
 	case at < h.noneUntil || h.asking && h.left < cost && at < h.more:
 		return leaseNone, false
+	case at < h.strict:
+		return leaseStrict, false
 	case h.full > 0 && (cost > h.full || h.full < fewLeased) && h.left >= cost && at < h.more:
 		return leaseStrict, false // its share of what is left is smaller, or not worth a request
 	}
@@ -83,7 +86,9 @@ func (h *holder) untake(cost, epoch, seq int64) {
 
 // count keeps the demand of this tick and the last.
 func (h *holder) count(at time.Duration, cost int64) {
-	h.used = at
+	if cost > 0 {
+		h.used = at
+	}
 	if gone := at - h.tick; gone >= leaseTick {
 		if h.last = h.now; gone >= 2*leaseTick {
 			h.last = 0
@@ -127,7 +132,7 @@ func (h *holder) request(at time.Duration, giving, cost int64) leaseIn {
 
 // answered takes what a request that was sent at some time has brought.
 func (h *holder) answered(sent time.Duration, in leaseIn, out leaseOut) {
-	h.asking = false
+	h.asking, h.losses = false, 0
 	if out.Stale {
 		return
 	}
@@ -151,27 +156,29 @@ func (h *holder) answered(sent time.Duration, in leaseIn, out leaseOut) {
 		if out.Granted > 0 {
 			h.pause = 0
 		}
-		h.none(sent)
+		h.none(sent, time.Duration(out.Enough)*time.Microsecond)
 	}
 }
 
-// none stops asking for a while: the store has nothing to give.
-func (h *holder) none(at time.Duration) {
+// none stops asking for a while, at most so long: the store has nothing to give.
+func (h *holder) none(at, most time.Duration) {
 	h.pause = min(max(2*h.pause, firstLeasePause), longLeasePause)
-	h.noneUntil = min(at+h.pause, max(h.more, at+time.Millisecond))
+	h.noneUntil = at + min(h.pause, max(most, time.Millisecond))
 }
 
 // decided takes what the store said of a call that it decided itself.
 func (h *holder) decided(at time.Duration, refused bool, left int64, wait time.Duration) {
 	if h.left = left; refused && h.demand() >= hotCalls && !h.asking {
 		h.more = at + wait
-		h.none(at)
+		h.none(at, wait)
 	}
 }
 
-// lost is for a request without an answer: the store may have done it.
+// lost is for a request without an answer: the store may have done it. A second one in a row is no accident, and for
+// a while each call is left to the store, or to who decides without it.
 func (h *holder) lost(at time.Duration) {
 	h.asking = false
-	h.pause = min(max(2*h.pause, firstLeasePause), longLeasePause)
-	h.strict = at + h.pause
+	if h.losses++; h.losses > 1 {
+		h.strict = at + min(firstLeasePause*time.Duration(h.losses), longLeasePause)
+	}
 }

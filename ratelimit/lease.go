@@ -36,6 +36,7 @@ type leaseOut struct {
 	Life    int64 // how long they can be used from now, µs
 	Left    int64 // units that could be taken
 	Wait    int64 // µs until more than that is left
+	Enough  int64 // µs until a share of the whole is left
 }
 
 // leaseRecord is a process' record: "seq epoch granted back".
@@ -77,7 +78,7 @@ var leaseDecision = store.Decide("ratelimit.lease", store.Lua(meterLua+leaseLua)
 		if mutant.LeaseUntold {
 			back = 0
 		} else if in.Epoch == had.epoch {
-			back = min(max(back-in.Known+in.Back, 0), back)
+			back += in.Back - in.Known
 		}
 		if back > 0 {
 			if mutant.BackTwice {
@@ -103,6 +104,7 @@ var leaseDecision = store.Decide("ratelimit.lease", store.Lua(meterLua+leaseLua)
 	}
 	if out.Left < m.most {
 		out.Wait = m.wait(out.Left + 1)
+		out.Enough = m.wait(max(m.most/in.Parts, 1))
 	}
 	if in.Life == 0 {
 		tx.Del(in.Record)

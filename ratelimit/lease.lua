@@ -4,7 +4,7 @@
 --         that epoch: 6 granted, as far as answers came, 7 given back; units: 8 it keeps, 9 wanted; 10 it holds at most
 --         one part in so many; 11 life of a lease, µs (0: it ends with the key, the record goes)
 -- Returns {1 if a later request was decided before (nothing written), units granted, epoch, life µs, units left,
---          µs until more is left}
+--          µs until more is left, µs until a share of the whole is left}
 -- Clock: the engine's. Retry: safe, by seq; what an answer that was lost had granted is given back by the next request.
 local kind, most, span = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local seq, epoch, known, back = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -15,7 +15,7 @@ local hadseq, hadepoch, hadgranted, hadback
 if record then
   hadseq, hadepoch, hadgranted, hadback = string.match(record, '^(%d+) (%d+) (%d+) (%d+)$')
   hadseq, hadepoch, hadgranted, hadback = tonumber(hadseq), tonumber(hadepoch), tonumber(hadgranted), tonumber(hadback)
-  if seq <= hadseq then return {1, 0, 0, 0, 0, 0} end
+  if seq <= hadseq then return {1, 0, 0, 0, 0, 0, 0} end
 end
 local empty, start, cur, prev
 if kind == 't' then
@@ -73,7 +73,7 @@ end
 
 if record then
   local returns = hadgranted - hadback
-  if epoch == hadepoch then returns = math.min(math.max(returns - known + back, 0), returns) end
+  if epoch == hadepoch then returns = returns - known + back end
   if returns > 0 then add(-returns, hadepoch) end
 end
 if epoch ~= newepoch then known, back, held = 0, 0, 0 end
@@ -95,4 +95,5 @@ else
   redis.call('SET', KEYS[2], num(seq) .. ' ' .. num(newepoch) .. ' ' .. num(known) .. ' ' .. num(back), 'PXAT', at(forget))
 end
 local n = left()
-return {0, got, newepoch, life, n, n < most and wait(n + 1) or 0}
+local enough = math.max(math.floor(most / parts), 1)
+return {0, got, newepoch, life, n, n < most and wait(n + 1) or 0, n < most and wait(enough) or 0}
