@@ -34,7 +34,7 @@ type Status struct {
 	// Refused: it refuses, or, if it is a Shadow, would have refused.
 	Refused, Shadow bool
 	// Remaining is how many units could be taken now, after this call if it was admitted; -1 when
-	// nobody asked.
+	// nobody asked. By a lease it is what the process holds and what the store had when it was last asked.
 	Remaining int64
 	// Wait is when to come back if it refuses; for a LeakyBucket that does not, when the turn is.
 	Wait time.Duration
@@ -66,8 +66,8 @@ type Decision struct {
 	// Wait is when to come back if it is refused: the longest of those that refuse. If it is allowed, when
 	// the turn is (LeakyBucket), otherwise 0.
 	Wait time.Duration
-	// Atomic: all rules were decided in one step. Otherwise in several, one after the other, and what had been
-	// taken was given back on refusal.
+	// Atomic: all rules were decided in one step. Otherwise in several, one after the other (also where some were
+	// decided by leases and others by the store), and what had been taken was given back on refusal.
 	Atomic bool
 	Source Source
 

@@ -15,7 +15,8 @@
 //
 // Retries: a call that was repeated because its answer was lost may count twice; it never admits too
 // much. Reserve, Commit and Refund are idempotent by the reservation's id. Cost: one round trip
-// a call, however many rules; none for rules that are blocked or unlimited.
+// a call, however many rules; none for rules that are blocked or unlimited, and few for hot keys of rules whose
+// budget is leased, see [Rule].Leased, which says what that costs in exactness.
 package ratelimit
 
 import (
