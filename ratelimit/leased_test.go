@@ -76,8 +76,8 @@ func leasedWithOthers(t *testing.T, s *store.Store) {
 	var reqs []ratelimit.Request
 	for _, r := range rules {
 		until(t, r.Name+" is leased", func() bool {
-			d := allow(t, l, req(r.Name, "others", 1))
-			used[r.Name]++
+			d := allow(t, l, req(r.Name, "others", 5)) // a few of them make it hot, also on a slow engine
+			used[r.Name] += 5
 			return d.Allowed && d.Source == ratelimit.FromLease || used[r.Name] > 1900
 		})
 		reqs = append(reqs, req(r.Name, "others", 2))
@@ -85,7 +85,7 @@ func leasedWithOthers(t *testing.T, s *store.Store) {
 	if d := allow(t, l, reqs...); !d.Allowed {
 		t.Errorf("%+v", d)
 	}
-	for range 100 {
+	for range 20 {
 		d := allow(t, l, append(reqs, req("tight", "others", 1))...)
 		if names := d.Refused(); d.Allowed || len(names) != 1 || names[0] != "tight" {
 			t.Fatalf("%+v", d)
