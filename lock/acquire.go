@@ -7,6 +7,12 @@ import (
 	"github.com/holdfast-dev/holdfast/store"
 )
 
+//go:embed begin.lua
+var beginLua string
+
+//go:embed free.lua
+var freeLua string
+
 //go:embed grant.lua
 var grantLua string
 
@@ -42,7 +48,7 @@ const (
 	tooMany
 )
 
-var acquire = store.Decide("lock.acquire", body(grantLua+acquireLua), func(tx *store.Tx, in acquireIn) acquireOut {
+var acquire = store.Decide("lock.acquire", body(beginLua+freeLua+grantLua+acquireLua), func(tx *store.Tx, in acquireIn) acquireOut {
 	t := &table{tx: tx, at: place{in.Mark, in.Held, in.Queue, in.Waiters, in.Names}, name: in.Name, now: tx.Now()}
 	me := waiter{in.Weight, in.Of, t.now + in.Alive, in.TTL, in.Hold, in.Who, in.Channel}
 	t.scan()

@@ -1,5 +1,5 @@
--- acquire.lua (behind grant.lua): lease a name, wait in line for it, or say that it is held.
--- KEYS    as in grant.lua
+-- acquire.lua (behind begin.lua, free.lua and grant.lua): lease a name, wait in line for it, or say that it is held.
+-- KEYS    as in begin.lua
 -- ARGV    1 name, 2 owner, 3 permits wanted, 4 of how many, 5 ttl µs, 6 longest hold µs,
 --         7 how long this waiter counts as alive, µs (0: it does not wait), 8 channel to wake it,
 --         9 most waiters, 10 who, for people

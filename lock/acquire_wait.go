@@ -168,7 +168,7 @@ func (a *attempt) overdue() error {
 func (a *attempt) lastLook() (grant, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
 	defer cancel()
-	if _, err := a.l.end(ctx, a.name, a.owner, placeOnly); err != nil {
+	if _, err := a.l.end(ctx, a.name, a.at, a.owner, placeOnly); err != nil {
 		return grant{}, err // its place ends by itself, in 3 s
 	}
 	out, err := a.ask(ctx, false)
@@ -258,7 +258,7 @@ func (a *attempt) forget(why error) {
 	a.l.background(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanUp)
 		defer cancel()
-		if _, err := a.l.end(ctx, a.name, a.owner, token); err != nil {
+		if _, err := a.l.end(ctx, a.name, a.at, a.owner, token); err != nil {
 			a.l.opts.Logger.Info("lock: what a request left ends by itself", "name", a.name, "error", err)
 		}
 	})
@@ -281,8 +281,7 @@ func (l *Locker) background(f func()) {
 }
 
 // end releases what an owner has, or the lease with one token.
-func (l *Locker) end(ctx context.Context, name, owner string, token int64) (outcome int64, err error) {
-	at := placeOf(name)
+func (l *Locker) end(ctx context.Context, name string, at place, owner string, token int64) (outcome int64, err error) {
 	out, err := release.Do(ctx, l.store, releaseIn{Mark: at.mark, Held: at.held, Queue: at.queue, Waiters: at.waiters,
 		Names: at.names, Name: name, Owner: owner, Token: token})
 	return out.Outcome, err
@@ -290,15 +289,18 @@ func (l *Locker) end(ctx context.Context, name, owner string, token int64) (outc
 
 // listen subscribes to what wakes this process's waiters, once.
 func (l *Locker) listen(ctx context.Context) error {
+	if l.listens.Load() {
+		return nil
+	}
 	l.listening.Lock()
 	defer l.listening.Unlock()
-	if l.listens {
+	if l.listens.Load() {
 		return nil
 	}
 	if _, err := l.store.Subscribe(ctx, l.channel, l.woken); err != nil { // ends with the store
 		return err
 	}
-	l.listens = true
+	l.listens.Store(true)
 	return nil
 }
 

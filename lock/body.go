@@ -11,6 +11,8 @@ import (
 func body(lua string) store.Remote {
 	if mutant.MarkLost {
 		lua = strings.Replace(lua, "redis.call('SET', mark, num(n))", "", 1)
+		lua = strings.Replace(lua, "redis.call('SET', KEYS[1], since, 'GET')", "redis.call('GET', KEYS[1])", 1)
+		lua = strings.Replace(lua, "redis.call('SET', KEYS[1], text)", "", 1)
 	}
 	if mutant.LineOff {
 		lua = strings.Replace(lua, "redis.call('ZADD', queue, num(draw()), owner)", "redis.call('ZADD', queue, '0', owner)", 1)

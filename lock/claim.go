@@ -101,7 +101,7 @@ func (l *Locker) Release(ctx context.Context, c Claim) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	outcome, err := l.end(ctx, c.Name, c.Owner, c.Token)
+	outcome, err := l.end(ctx, c.Name, placeOf(c.Name), c.Owner, c.Token)
 	switch {
 	case err != nil:
 		return fmt.Errorf("lock: %q: %w", c.Name, err)

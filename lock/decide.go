@@ -29,15 +29,30 @@ const granted = 100
 func bucketOf(name string) string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name)) // never fails
-	return fmt.Sprintf("lock:{%04d}:", h.Sum32()%buckets)
+	return tags[h.Sum32()%buckets]
 }
+
+// tags begin the keys of each bucket.
+var tags = func() (all [buckets]string) {
+	for b := range all {
+		all[b] = fmt.Sprintf("lock:{%04d}:", b)
+	}
+	return all
+}()
 
 // place is the keys of a name.
 type place struct{ mark, held, queue, waiters, names string }
 
 func placeOf(name string) place {
 	b := bucketOf(name)
-	return place{b + "mark", b + "held:" + name, b + "queue:" + name, b + "waiters:" + name, b + "names"}
+	// One string, of which each key is a part: this is made for every acquisition.
+	all := b + "mark" + b + "names" + b + "held:" + name + b + "queue:" + name + b + "waiters:" + name
+	cut := func(n int) (key string) {
+		key, all = all[:len(b)+n], all[len(b)+n:]
+		return key
+	}
+	n := len(name)
+	return place{mark: cut(4), names: cut(5), held: cut(5 + n), queue: cut(6 + n), waiters: cut(8 + n)}
 }
 
 // lease is a value of held. Times are µs by the engine's clock.

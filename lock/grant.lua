@@ -1,13 +1,5 @@
--- grant.lua: what acquire.lua and release.lua share; it stands before each of them.
--- KEYS[1] mark     highest token or ticket of the bucket; it never expires
--- KEYS[2] held     owner -> "token weight of deadline since end who"
--- KEYS[3] queue    owner of a waiter -> ticket
--- KEYS[4] waiters  owner -> "weight of alive ttl hold who\nchannel"
--- KEYS[5] names    name -> end of its newest lease, for the whole bucket
--- Times are µs by the engine's clock.
+-- grant.lua: what acquire and release share where a name is held or waited for.
 local mark, held, queue, waiters, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
 local function num(n) return string.format('%.0f', n) end
 local function at(us) return num(math.ceil(us / 1000)) end
 

@@ -91,7 +91,7 @@ func (l *Locker) List(ctx context.Context, limit int) ([]string, error) {
 	ask.SetLimit(atOnce)
 	for b := range buckets {
 		ask.Go(func() error {
-			out, err := names.Do(ctx, l.store, namesIn{fmt.Sprintf("lock:{%04d}:names", b), 0, int64(limit)})
+			out, err := names.Do(ctx, l.store, namesIn{tags[b] + "names", 0, int64(limit)})
 			found[b] = out.Names
 			return err
 		})
@@ -146,7 +146,7 @@ func (l *Locker) Break(ctx context.Context, name, owner, reason string) (bool, e
 	if reason == "" || len(reason) > 1000 {
 		return false, invalid("reason", "is not 1..1000 bytes")
 	}
-	outcome, err := l.end(ctx, name, owner, 0)
+	outcome, err := l.end(ctx, name, placeOf(name), owner, 0)
 	if err != nil {
 		return false, fmt.Errorf("lock: %q: %w", name, err)
 	}

@@ -19,6 +19,7 @@ func margin(left time.Duration) time.Duration { return left/100 + time.Milliseco
 type Lease struct {
 	l     *Locker
 	name  string
+	at    place
 	owner string
 	token int64
 	r     Request
@@ -52,7 +53,7 @@ func (s *Lease) Context() context.Context { return s.ctx }
 
 // hold makes a lease of what the engine has given to an attempt.
 func (l *Locker) hold(a *attempt, got grant) (*Lease, error) {
-	s := &Lease{l: l, name: a.name, owner: a.owner, token: got.token, r: a.r, until: a.sent.Add(got.left - margin(got.left)),
+	s := &Lease{l: l, name: a.name, at: a.at, owner: a.owner, token: got.token, r: a.r, until: a.sent.Add(got.left - margin(got.left)),
 		limit: a.sent.Add(a.r.MaxHold - margin(a.r.MaxHold)), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	l.mu.Lock()
@@ -93,7 +94,7 @@ func (s *Lease) renew() {
 	stopped := context.AfterFunc(ctx, func() { s.expire(until) })
 	defer stopped()
 	sent := time.Now()
-	out, err := renew.Do(ctx, s.l.store, renewIn{Held: placeOf(s.name).held, Owner: s.owner, TTL: s.r.TTL.Microseconds()})
+	out, err := renew.Do(ctx, s.l.store, renewIn{Held: s.at.held, Owner: s.owner, TTL: s.r.TTL.Microseconds()})
 	switch {
 	case err == nil && out.Token == 0:
 		s.lose(fmt.Errorf("%w: %q is not held any more", ErrLost, s.name))
@@ -186,9 +187,9 @@ func (s *Lease) Release(ctx context.Context) error {
 		}
 	}
 	defer close(s.done)
-	outcome, err := s.l.end(ctx, s.name, s.owner, 0)
+	outcome, err := s.l.end(ctx, s.name, s.at, s.owner, 0)
 	if err != nil && ctx.Err() == nil { // the same owner: safe
-		outcome, err = s.l.end(ctx, s.name, s.owner, 0)
+		outcome, err = s.l.end(ctx, s.name, s.at, s.owner, 0)
 	}
 	switch {
 	case err != nil:
@@ -206,7 +207,7 @@ func (s *Lease) fence(ctx context.Context) error {
 	if err == nil {
 		sent := time.Now()
 		var out renewOut
-		out, err = renew.Do(ctx, s.l.store, renewIn{Held: placeOf(s.name).held, Owner: s.owner, TTL: s.r.TTL.Microseconds()})
+		out, err = renew.Do(ctx, s.l.store, renewIn{Held: s.at.held, Owner: s.owner, TTL: s.r.TTL.Microseconds()})
 		if err == nil && out.Token == 0 {
 			err = ErrLost
 		}

@@ -32,6 +32,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -130,7 +131,7 @@ type Locker struct {
 	wg   sync.WaitGroup // renewals and what ends leases
 
 	listening sync.Mutex
-	listens   bool
+	listens   atomic.Bool
 
 	mu     sync.Mutex
 	closed bool

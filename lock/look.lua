@@ -1,5 +1,5 @@
 -- look.lua: who has a name, and who waits for it.
--- KEYS[1] held, KEYS[2] queue, KEYS[3] waiters, as in grant.lua
+-- KEYS[1] held, KEYS[2] queue, KEYS[3] waiters, as in begin.lua
 -- ARGV    1 most waiters to tell
 -- Returns {now µs, leases that live ("owner token weight of deadline since end who"), how many wait,
 --   the first of them in order ("owner weight of alive ttl hold who\nchannel")}

@@ -1,5 +1,5 @@
 -- names.lua: names of one bucket that are leased, or were not long ago.
--- KEYS[1] names, as in grant.lua
+-- KEYS[1] names, as in begin.lua
 -- ARGV    1 least end, µs, 2 most names
 -- Returns {names by their end, then by their bytes}
 -- It writes nothing.

@@ -9,6 +9,9 @@ import (
 //go:embed release.lua
 var releaseLua string
 
+//go:embed next.lua
+var nextLua string
+
 type releaseIn struct {
 	Mark    string `store:"key"`
 	Held    string `store:"key"`
@@ -32,7 +35,7 @@ const (
 	hadPlace
 )
 
-var release = store.Decide("lock.release", body(grantLua+releaseLua), func(tx *store.Tx, in releaseIn) (out releaseOut) {
+var release = store.Decide("lock.release", body(beginLua+releaseLua+grantLua+nextLua), func(tx *store.Tx, in releaseIn) (out releaseOut) {
 	t := &table{tx: tx, at: place{in.Mark, in.Held, in.Queue, in.Waiters, in.Names}, name: in.Name, now: tx.Now()}
 	v, ok := tx.HGet(in.Held, in.Owner)
 	l := parseLease(v)

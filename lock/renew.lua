@@ -1,5 +1,5 @@
 -- renew.lua: give a lease its time again, up to its end.
--- KEYS[1] held, as in grant.lua
+-- KEYS[1] held, as in begin.lua
 -- ARGV    1 owner, 2 token of the lease that is meant (0: any), 3 ttl µs
 -- Returns {token, µs left}; {0, 0} when there is no such lease (any more)
 -- Clock: the engine's. Retry: safe.

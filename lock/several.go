@@ -94,7 +94,7 @@ func (l *Locker) endAll(ctx context.Context, leases []*Lease) (err error) {
 	defer cancel()
 	for _, lease := range leases {
 		lease.finish(errHandedOver)
-		_, bad := l.end(ctx, lease.name, lease.owner, 0)
+		_, bad := l.end(ctx, lease.name, lease.at, lease.owner, 0)
 		err = errors.Join(err, bad)
 	}
 	return err
