@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,14 +26,17 @@ type taker func(ctx context.Context, name string) (release func(), err error)
 const lockLife = 10 * time.Second
 
 // lockers are this module's locks and its peers', each as one process of several has it.
-var lockers = []struct {
-	name string
-	open func(t *testing.T, path string) taker
-}{
-	{"lock, with fencing tokens", openOurs},
-	{"rueidislock", openRueidis},
-	{"redislock", openRedislock},
-	{"redsync", openRedsync},
+var lockers = []locker{
+	{"lock, with fencing tokens", openOurs, []string{"evalsha", "eval"}},
+	{"rueidislock", openRueidis, []string{"evalsha", "eval"}},
+	{"redislock", openRedislock, []string{"evalsha", "eval"}},
+	{"redsync", openRedsync, []string{"set", "evalsha", "eval"}},
+}
+
+type locker struct {
+	name  string
+	open  func(t *testing.T, path string) taker
+	sends []string // commands; what its scripts do in the engine is not among them
 }
 
 func openOurs(t *testing.T, path string) taker {
@@ -136,75 +137,3 @@ var lockGroup = group{
 		return rows
 	},
 }
-
-// rush is what 64 callers of one name have seen.
-type rush struct {
-	handed  float64 // a second, to another caller
-	longest float64 // wait, in hundredths of what each would wait if all had equal shares
-}
-
-// crowd has 64 callers, on eight clients, want one name for d.
-func crowd(t *testing.T, takers []taker, name string, d time.Duration) rush {
-	ctx, stop := context.WithTimeout(t.Context(), d)
-	defer stop()
-	var last, handed, all, longest atomic.Int64
-	last.Store(-1)
-	var done sync.WaitGroup
-	began := time.Now()
-	for i := range int64(64) {
-		done.Go(func() {
-			for ctx.Err() == nil {
-				asked := time.Now()
-				release, err := takers[i%int64(len(takers))](ctx, name)
-				waited := int64(time.Since(asked))
-				for seen := longest.Load(); waited > seen && !longest.CompareAndSwap(seen, waited); seen = longest.Load() {
-				}
-				if err != nil {
-					if ctx.Err() == nil {
-						t.Error(err)
-					}
-					return
-				}
-				if last.Swap(i) != i {
-					handed.Add(1)
-				}
-				all.Add(1)
-				release()
-			}
-		})
-	}
-	done.Wait()
-	took := time.Since(began)
-	fair := float64(took) * 64 / float64(max(all.Load(), 1))
-	return rush{float64(handed.Load()) / took.Seconds(), 100 * float64(longest.Load()) / fair}
-}
-
-// crowded is a group over what a rush has seen.
-func crowded(title, unit, note string, seen func(rush) float64) group {
-	return group{title: title, unit: unit, note: note, open: func(t *testing.T) (rows []*measure) {
-		path := redisPath(t)
-		for _, k := range lockers {
-			var takers []taker
-			for range 8 {
-				takers = append(takers, k.open(t, path))
-			}
-			m := &measure{name: k.name, of: "rueidislock", run: func(t *testing.T, d time.Duration) float64 {
-				return seen(crowd(t, takers, "one name of "+k.name, d))
-			}}
-			if m.name == m.of {
-				m.of = ""
-			}
-			rows = append(rows, m)
-		}
-		return rows
-	}}
-}
-
-var handOffGroup = crowded("A lock that 64 callers want", "hand-offs to another caller/s",
-	"64 callers on eight clients take one name and give it back at once. Only what goes to another caller counts.",
-	func(r rush) float64 { return r.handed })
-
-var fairGroup = crowded("The longest wait for that lock", "hundredths of a fair share",
-	"The longest wait of all callers in a turn, beside what each would wait if all had equal shares (100). A caller that had "+
-		"nothing counts with the whole turn.",
-	func(r rush) float64 { return r.longest })
