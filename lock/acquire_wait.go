@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/store"
 )
 
@@ -157,7 +158,7 @@ func (a *attempt) wait(ctx context.Context) (grant, error) {
 
 // overdue is why a wait ends whose time is over.
 func (a *attempt) overdue() error {
-	if a.keepPlace {
+	if a.keepPlace && !mutant.PlaceLost {
 		return ErrKeepPlace
 	}
 	return ErrHeld
@@ -179,6 +180,9 @@ func (a *attempt) lastLook() (grant, error) {
 }
 
 func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) {
+	if mutant.WaitEndless {
+		ctx = context.WithoutCancel(ctx)
+	}
 	answered := time.Now()
 	var over <-chan time.Time
 	if a.patience > 0 {
@@ -193,7 +197,7 @@ func (a *attempt) inLine(ctx context.Context, turn <-chan int64) (grant, error) 
 			return grant{}, fmt.Errorf("%w: %w: %w", context.Cause(ctx), store.ErrOutcomeUnknown, err)
 		case ctx.Err() != nil:
 			return grant{}, context.Cause(ctx)
-		case errors.Is(err, store.ErrClosed) || err != nil && (first || time.Since(answered) > giveUp):
+		case errors.Is(err, store.ErrClosed) || err != nil && (first || time.Since(answered) > giveUp) && !mutant.StoreAwaited:
 			return grant{}, err
 		case err != nil:
 			out.Again = (100 * time.Millisecond).Microseconds()
@@ -245,7 +249,7 @@ const endless = -1
 // forget ends, in the background, what an attempt that has failed may have left in the store.
 func (a *attempt) forget(why error) {
 	refused := errors.Is(why, ErrMode) || errors.Is(why, ErrTooMany)
-	if refused || a.sent.IsZero() && errors.Is(why, store.ErrUnavailable) {
+	if refused || mutant.StaysInLine || a.sent.IsZero() && errors.Is(why, store.ErrUnavailable) {
 		return // it left nothing
 	}
 	token := int64(0)

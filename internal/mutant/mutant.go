@@ -46,6 +46,13 @@ func Active() []string {
 		{LossUntold, "mutant_untold"},
 		{ReportsLost, "mutant_reports"},
 		{CallersTime, "mutant_callerstime"},
+		{GuardIdle, "mutant_door"},
+		{RunsOn, "mutant_runson"},
+		{RepeatNew, "mutant_repeatnew"},
+		{StaysInLine, "mutant_ghost"},
+		{PlaceLost, "mutant_place"},
+		{StoreAwaited, "mutant_patient"},
+		{WaitEndless, "mutant_endless"},
 	} {
 		if m.on {
 			on = append(on, m.name)

@@ -65,4 +65,18 @@ const (
 	ReportsLost = false
 	// CallersTime gives a call's own deadline to the limits, which then cannot tell a store that is gone.
 	CallersTime = false
+	// GuardIdle has the HTTP guard take every request for that of the newest lease.
+	GuardIdle = false
+	// RunsOn lets a command run on whose lock is lost.
+	RunsOn = false
+	// RepeatNew takes a repeat of a lock's request for another one.
+	RepeatNew = false
+	// StaysInLine leaves those in line for a lock who have gone away.
+	StaysInLine = false
+	// PlaceLost forgets the place in line that was to be kept.
+	PlaceLost = false
+	// StoreAwaited waits without end for a store that is gone.
+	StoreAwaited = false
+	// WaitEndless has a wait for a lock go on beyond its deadline.
+	WaitEndless = false
 )

@@ -164,8 +164,9 @@ func TestPausedHolderIsFenced(t *testing.T) {
 	}
 }
 
-// Without the guard the paused holder does harm, and the test above sees it.
-func TestMutant(t *testing.T) {
+// Without the guard the paused holder does harm, with a door that reads no token every late request
+// passes; and the tests see it.
+func TestMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a test binary")
 	}
@@ -173,10 +174,15 @@ func TestMutant(t *testing.T) {
 	if err != nil {
 		t.Skip("no go command")
 	}
-	cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", "^TestPausedHolderIsFenced$", ".")
-	cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS=mutant_guard")
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the late holder was told: written") {
-		t.Fatalf("not noticed: %v\n%s", err, out)
+	for name, c := range map[string]struct{ test, says string }{
+		"mutant_guard": {"^TestPausedHolderIsFenced$", "the late holder was told: written"},
+		"mutant_door":  {"^TestHTTP$", `["4"]: 200`},
+	} {
+		cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", c.test, ".")
+		cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+name)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s was not noticed: %v\n%s", name, err, out)
+		}
 	}
 }
