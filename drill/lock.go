@@ -49,6 +49,7 @@ type LockFigures struct {
 	Late     int            `json:"late"`     // writes that the guards refused
 	Lost     int            `json:"lost"`     // leases whose holders were told that they had ended
 	Deadline int            `json:"deadline"` // waits that ended with their own deadline
+	Together int            `json:"together"` // leases that were given while another one of the name was held, as they may
 	Judged   int            `json:"judged"`   // rounds whose locks were judged by themselves, not only what they guard
 	Twice    int            `json:"twice"`    // leases that were given while another holder believed to have the name, because the store forgot
 	Paused   int            `json:"paused"`   // holders, past their leases
@@ -82,12 +83,12 @@ type locking struct {
 	shim     string // library for engines' clocks; empty: none
 	noShim   string // why not
 
-	figures                                                       LockFigures
-	waits                                                         []float64
-	read                                                          map[string]int64 // rows of the table, and bytes of files, that were looked at already
-	last                                                          map[string]written
-	tokens                                                        map[string]int64 // the largest of earlier rounds, by name
-	stale, repeated, apart, order, waiting, told, cause, happened findings
+	figures                                                               LockFigures
+	waits                                                                 []float64
+	read                                                                  map[string]int64 // rows of the table, and bytes of files, that were looked at already
+	last                                                                  map[string]written
+	tokens                                                                map[string]int64 // the largest of earlier rounds, by name
+	stale, repeated, apart, shares, order, waiting, told, cause, happened findings
 }
 
 // Lock runs the lock drill: many processes that lease a few names and write to what the names guard,
@@ -214,7 +215,7 @@ func (d *locking) newEngine(ctx context.Context) (lockEngine, error) {
 
 // harm counts what is wrong, but for storms that did not happen.
 func (d *locking) harm() int {
-	return len(d.stale) + len(d.repeated) + len(d.apart) + len(d.order) + len(d.waiting) + len(d.told) + len(d.cause)
+	return len(d.stale) + len(d.repeated) + len(d.apart) + len(d.shares) + len(d.order) + len(d.waiting) + len(d.told) + len(d.cause)
 }
 
 // judge is the verdict over all rounds.
@@ -231,6 +232,7 @@ func (d *locking) judge() (checks []Check, verdict string) {
 		{"refused-with-cause", d.cause, fmt.Sprintf("%d late writes were refused, each after one with a larger token", f.Late)},
 		{"tokens-never-repeat", d.repeated, fmt.Sprintf("%d leases, each with a token of its own", f.Leases)},
 		{"linearizable", d.apart, fmt.Sprintf("in %d of %d rounds: leases of a name one after the other, each until its holder knew of its end; in the others the store forgot, as its class may", f.Judged, len(f.Dealt))},
+		{"shares-kept", d.shares, fmt.Sprintf("%d leases began beside others: never one held alone beside another, never more permits than there are", f.Together)},
 		{"first-come-first-served", d.order, fmt.Sprintf("nobody who came more than %s later was served first", fifoTolerance)},
 		{"waits-end", d.waiting, fmt.Sprintf("every live waiter got the lock or its own deadline (%d did), and all went on after each fault", f.Deadline)},
 		{"answers", d.told, "every answer was one that the package names; every process ended cleanly"},
@@ -262,6 +264,9 @@ func (d *locking) minima() {
 	}
 	if least := dealt[killHolder] + dealt[killWaiter]; d.figures.Killed < least {
 		d.happened.add("%d of %d holders and waiters were killed", d.figures.Killed, least)
+	}
+	if d.figures.Judged > 0 && d.figures.Together == 0 {
+		d.happened.add("no lease was ever shared")
 	}
 	if least := d.Rounds * d.Holders; d.figures.Leases < least {
 		d.happened.add("%d leases, the storm should have had %d", d.figures.Leases, least)

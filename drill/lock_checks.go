@@ -151,6 +151,9 @@ func grows(where, name string, all []tenure, wrong *findings) {
 func (r *lockRound) exclusive(where string, c *chronicle) {
 	if r.forgot() {
 		for _, all := range c.byName() {
+			if sharing(all) {
+				continue
+			}
 			r.d.figures.Twice += overlaps(all)
 		}
 		return
@@ -160,6 +163,10 @@ func (r *lockRound) exclusive(where string, c *chronicle) {
 		return r.windowOver(t.asked, t.knew+knowTolerance.Nanoseconds(), func(w window) bool { return w.jumps })
 	}
 	for name, all := range c.byName() {
+		if sharing(all) {
+			r.d.figures.Together += together(where+", "+name, all, jumped, &r.d.shares)
+			continue
+		}
 		switch porcupine.CheckOperationsTimeout(lockModel, lockHistory(all, jumped), checkTime) {
 		case porcupine.Illegal:
 			r.d.apart.add("%s: %s: %d leases of %s have no order in which each ends before the next begins%s", where, r.store.name, len(all), name, firstOverlap(all))

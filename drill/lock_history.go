@@ -18,6 +18,8 @@ type tenure struct {
 	outcome            string
 	wrote, refused     []string // to
 	lost, linger       bool
+	shared             bool
+	permits, of        int64 // of a semaphore; 0: it is none
 }
 
 // heldUntilReleased: the store itself said that the lease was held until then.
@@ -97,7 +99,7 @@ func (c *chronicle) event(q *question, t *tenure, e holderEvent) {
 	switch e.Kind {
 	case "ask":
 		q.name, q.asked, q.within = e.Name, e.At, e.For
-		t.name, t.asked = e.Name, e.At
+		t.name, t.asked, t.shared, t.permits, t.of = e.Name, e.At, e.Shared, e.Permits, e.Of
 	case "failed":
 		q.ended, q.err = e.At, e.Err
 	case "got":

@@ -26,6 +26,9 @@ type holderEvent struct {
 	To       string `json:"to"`
 	Status   int    `json:"status"`
 	For      int64  `json:"for"` // ns
+	Shared   bool   `json:"shared"`
+	Permits  int64  `json:"permits"`
+	Of       int64  `json:"of"`
 	Err      string `json:"err"`
 }
 
@@ -65,7 +68,7 @@ type holding struct {
 
 func (r *lockRound) startHolder(i int) (*holderProcess, error) {
 	h := &holderProcess{index: i, log: filepath.Join(r.dir, fmt.Sprintf("holder-%d.jsonl", i))}
-	args := []string{"drill", "holder", "--resource", "http://" + r.resource, "--names", strings.Join(r.names, ","),
+	args := []string{"drill", "holder", "--resource", "http://" + r.resource, "--names", strings.Join(r.names[:alone], ","), "--shared", r.names[alone], "--pool", r.names[alone+1],
 		"--ttl", leaseTTL.String(), "--journal", h.log, "--seed", fmt.Sprint(r.dice), "--who", fmt.Sprint(i)}
 	var err error
 	h.child, err = r.d.nursery.run(exec.Command(r.d.Binary, append(args, r.d.engine.flags(i)...)...), filepath.Join(r.dir, fmt.Sprintf("holder-%d.log", i)))

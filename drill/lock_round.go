@@ -15,8 +15,8 @@ type lockRound struct {
 	plannedLock
 	d        *locking
 	dir      string
-	names    []string
-	resource string // address
+	names    []string // those that are held alone, one that can be shared, one with permits
+	resource string   // address
 	guarded  *child
 	holders  []*holderProcess
 	windows  []window
@@ -28,6 +28,9 @@ type lockRound struct {
 // lasting is the name that holders of every round want; others are a round's own.
 const lasting = "lasting"
 
+// alone is how many of a round's names are only held alone.
+const alone = 3
+
 const (
 	lockPatience = 20 * time.Second       // for what has to happen
 	lockAfter    = 800 * time.Millisecond // after the faults
@@ -37,7 +40,7 @@ func (d *locking) round(ctx context.Context, n int, p plannedLock) (err error) {
 	d.progress.say("round %d of %d: %s, %s", n+1, d.Rounds, p.holder, p.store.name)
 	d.figures.Dealt = append(d.figures.Dealt, DealtLock{p.holder, p.store.name, p.dice})
 	r := &lockRound{plannedLock: p, d: d, dir: filepath.Join(d.place.dir, fmt.Sprintf("round-%d", n+1)),
-		names: []string{fmt.Sprintf("r%d-a", n+1), fmt.Sprintf("r%d-b", n+1), lasting}}
+		names: []string{fmt.Sprintf("r%d-a", n+1), fmt.Sprintf("r%d-b", n+1), lasting, fmt.Sprintf("r%d-rw", n+1), fmt.Sprintf("r%d-pool", n+1)}}
 	if err := os.Mkdir(r.dir, 0o700); err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}

@@ -62,6 +62,7 @@ func TestLockMutants(t *testing.T) {
 	}{
 		{"late holders write", "mutant_guard", lockFile, noFault, "no-stale-write", seedWith(t, func(p plannedLock) bool { return p.holder == pauseHolder })},
 		{"waiters are served in no order", "mutant_line", lockRedis, noFault, "first-come-first-served", 0},
+		{"shares are given to all", "mutant_shares", lockFile, noFault, "shares-kept", 0},
 		{"holders are not told", "mutant_untold", lockRedis, cutHolders, "linearizable", 0},
 		{"tokens follow the clock", "mutant_mark", lockRedis, clockJump, "tokens-never-repeat", seedWith(t, func(p plannedLock) bool { return jumpOf(p.rng()) < 0 })},
 	} {
@@ -154,6 +155,12 @@ func held(who, op int, token, asked, got, released, answered int64, outcome stri
 	}}
 }
 
+// shares makes it a lease that is shared, or of some permits.
+func (h *holderProcess) shares(permits, of int64) *holderProcess {
+	h.events[0].Shared, h.events[0].Permits, h.events[0].Of = of == 0, permits, of
+	return h
+}
+
 func (h *holderProcess) with(at int64, e holderEvent) *holderProcess {
 	h.events = append(h.events, journal(at, e))
 	slices.SortStableFunc(h.events, func(a, b holderEvent) int { return int(a.At - b.At) })
@@ -180,6 +187,14 @@ func TestLockChecks(t *testing.T) {
 			windows: []window{{fault: clockJump, jumps: true, from: time.UnixMilli(1100), to: time.UnixMilli(1200)}}},
 		{name: "two at once after the store forgot", holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, ""), held(1, 1, 20, 10, 40, 90, 91, "")},
 			windows: []window{{fault: killEngine, forgets: true}}},
+		{name: "shared by two", holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, "").shares(0, 0), held(1, 1, 20, 10, 40, 90, 91, "").shares(0, 0)}},
+		{name: "alone beside one that shares", want: "shares",
+			holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, "").shares(0, 0), held(1, 1, 20, 10, 40, 90, 91, "")}},
+		{name: "as many permits as there are", holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, "").shares(2, 3), held(1, 1, 20, 10, 40, 90, 91, "").shares(1, 3)}},
+		{name: "more permits than there are", want: "shares",
+			holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, "").shares(2, 3), held(1, 1, 20, 10, 40, 90, 91, "").shares(2, 3)}},
+		{name: "more permits after the store forgot", windows: []window{{fault: killEngine, forgets: true}},
+			holders: []*holderProcess{held(0, 1, 10, 0, 1, 500, 501, "").shares(2, 3), held(1, 1, 20, 10, 40, 90, 91, "").shares(2, 3)}},
 		{name: "a token twice", holders: []*holderProcess{held(0, 1, 10, 0, 1, 50, 51, ""), held(1, 1, 10, 10, 60, 90, 91, "")}, want: "apart repeated"},
 		{name: "a token that goes back", holders: []*holderProcess{held(0, 1, 20, 0, 1, 50, 51, ""), held(1, 1, 10, 60, 61, 90, 91, "")}, want: "apart repeated"},
 		{name: "overtaken by much", holders: []*holderProcess{held(0, 1, 20, 0, 900, 910, 911, ""), held(1, 1, 10, 600, 700, 800, 801, "")}, want: "order"},
@@ -213,7 +228,7 @@ func TestLockChecks(t *testing.T) {
 			r.exclusive("here", told)
 			r.fifo("here", told)
 			r.ended("here", told)
-			for kind, found := range map[string]findings{"apart": d.apart, "repeated": d.repeated, "order": d.order, "waiting": d.waiting,
+			for kind, found := range map[string]findings{"apart": d.apart, "shares": d.shares, "repeated": d.repeated, "order": d.order, "waiting": d.waiting,
 				"told": d.told, "cause": d.cause, "happened": d.happened} {
 				if wanted := slices.Contains(strings.Fields(c.want), kind); wanted != (len(found) > 0) {
 					t.Errorf("%s: %v", kind, found)

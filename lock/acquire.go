@@ -67,7 +67,7 @@ var acquire = store.Decide("lock.acquire", body(beginLua+freeLua+grantLua+acquir
 	switch {
 	case t.used > 0 && t.of != in.Of:
 		return acquireOut{Outcome: otherMode}
-	case waiting == 0 && t.used+in.Weight <= in.Of:
+	case waiting == 0 && (t.used == 0 || t.room(in.Weight)):
 		l := t.lease(in.Owner, me)
 		return acquireOut{isLeased, l.token, l.deadline - t.now, 0}
 	case in.Alive == 0:

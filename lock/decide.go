@@ -168,7 +168,7 @@ func (t *table) grant() {
 			return
 		}
 		dead := w.alive <= t.now
-		if !dead && t.used > 0 && (w.of != t.of || t.used+w.weight > t.of) {
+		if !dead && t.used > 0 && (w.of != t.of || !t.room(w.weight)) {
 			return
 		}
 		t.leave(owner)
@@ -177,6 +177,11 @@ func (t *table) grant() {
 			t.tx.NotifyKept(w.channel, fmt.Sprintf("%s %d", owner, l.token))
 		}
 	}
+}
+
+// room says whether there is so much left of the name.
+func (t *table) room(weight int64) bool {
+	return t.used+weight <= t.of || mutant.SharesOff && weight < t.of
 }
 
 // leave takes a waiter out of the line and says whether it was in it.

@@ -30,6 +30,8 @@ type drillHolderCmd struct {
 	API      string        `name:"api" help:"Server that leases them."`
 	Resource string        `required:"" help:"Where what they guard is."`
 	Names    []string      `required:""`
+	Shared   string        `help:"A name that is wanted alone or shared."`
+	Pool     string        `help:"A name of which permits are wanted."`
 	TTL      time.Duration `name:"ttl" required:""`
 	Journal  string        `required:"" type:"path"`
 	Seed     uint64        `required:""`
@@ -38,7 +40,7 @@ type drillHolderCmd struct {
 
 func (c *drillHolderCmd) Run(e *env) error {
 	return drillholder.Run(e.ctx, drillholder.Options{
-		Store: c.Store, API: c.API, Resource: c.Resource, Names: c.Names, TTL: c.TTL, Log: c.Journal, Seed: c.Seed, Who: c.Who,
+		Store: c.Store, API: c.API, Resource: c.Resource, Names: c.Names, Shared: c.Shared, Pool: c.Pool, TTL: c.TTL, Log: c.Journal, Seed: c.Seed, Who: c.Who,
 	})
 }
 

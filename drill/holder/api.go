@@ -54,14 +54,18 @@ type given struct {
 
 // acquire asks with one key until it has the name or ctx is done; so an answer that was lost is no lost lease,
 // and a server that dies costs at most the place in line.
-func (a *api) acquire(ctx context.Context, name string) (lease, error) {
+func (a *api) acquire(ctx context.Context, name string, r lock.Request) (lease, error) {
 	key := rand.Text()
 	for {
 		until, _ := ctx.Deadline()
 		sent := time.Now()
 		var g given
-		err := a.call(ctx, http.MethodPost, name, "", key, map[string]any{"ttl_ms": a.ttl.Milliseconds(), "max_hold_ms": maxHold.Milliseconds(),
-			"wait_ms": max(time.Until(until).Milliseconds(), 1)}, &g)
+		wish := map[string]any{"ttl_ms": a.ttl.Milliseconds(), "max_hold_ms": maxHold.Milliseconds(),
+			"wait_ms": max(time.Until(until).Milliseconds(), 1), "shared": r.Shared}
+		if r.Of > 0 {
+			wish["permits"], wish["of"] = r.Permits, r.Of
+		}
+		err := a.call(ctx, http.MethodPost, name, "", key, wish, &g)
 		switch {
 		case err == nil:
 			l := a.hold(name, g, sent)

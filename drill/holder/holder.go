@@ -23,11 +23,13 @@ import (
 
 // Options of Run.
 type Options struct {
-	Store    string // URL of the store that the locks are in; empty: API
-	API      string // http://HOST of a server with /v1/locks
-	Key      string // for the API
-	Resource string // http://HOST of what is guarded
-	Names    []string
+	Store    string   // URL of the store that the locks are in; empty: API
+	API      string   // http://HOST of a server with /v1/locks
+	Key      string   // for the API
+	Resource string   // http://HOST of what is guarded
+	Names    []string // wanted alone
+	Shared   string   // a name that is wanted alone or shared
+	Pool     string   // a name of which permits are wanted
 	TTL      time.Duration
 	Log      string // file
 	Seed     uint64
@@ -43,12 +45,15 @@ const (
 	shortWait   = 500 * time.Millisecond
 	longWait    = 3 * time.Second
 	maxHold     = 5 * time.Second
+	othersOneIn = 4 // turns are about Shared or Pool
+	aloneOneIn  = 4 // wishes for Shared
+	permits     = 3 // of Pool
 	releaseTime = 2 * time.Second
 )
 
 // locks is where names are leased: a library, or an API.
 type locks interface {
-	acquire(ctx context.Context, name string) (lease, error)
+	acquire(ctx context.Context, name string, r lock.Request) (lease, error)
 	close(ctx context.Context) error
 }
 
@@ -78,8 +83,8 @@ func openLibrary(ctx context.Context, o Options) (locks, error) {
 	return &library{s, l}, nil
 }
 
-func (l *library) acquire(ctx context.Context, name string) (lease, error) {
-	return l.locks.Acquire(ctx, name, lock.Request{})
+func (l *library) acquire(ctx context.Context, name string, r lock.Request) (lease, error) {
+	return l.locks.Acquire(ctx, name, r)
 }
 
 func (l *library) close(ctx context.Context) error {
@@ -132,12 +137,14 @@ type holder struct {
 // plan is what the seed decides of a turn.
 type plan struct {
 	name             string
+	wish             lock.Request
+	guarded          bool // writes follow
 	within, hold     time.Duration
 	careless, linger bool
 }
 
 func (h *holder) plan() plan {
-	p := plan{name: h.Names[h.dice.IntN(len(h.Names))]}
+	p := plan{name: h.Names[h.dice.IntN(len(h.Names))], guarded: true}
 	p.within = shortWait + time.Duration(h.dice.Int64N(int64(longWait-shortWait)))
 	p.hold = shortHold + time.Duration(h.dice.Int64N(int64(4*shortHold)))
 	p.careless = h.dice.IntN(carelessOf) > 0
@@ -145,7 +152,25 @@ func (h *holder) plan() plan {
 		p.linger, p.careless = true, false
 		p.hold = longHold + time.Duration(h.dice.Int64N(int64(longHold/2)))
 	}
+	if h.dice.IntN(othersOneIn) == 0 {
+		p.share(h)
+	}
 	return p
+}
+
+// share turns a plan into one for a name that several may have. What it guards would have to take smaller
+// tokens after larger ones, so nothing is written.
+func (p *plan) share(h *holder) {
+	switch {
+	case h.dice.IntN(2) == 0 && h.Shared != "":
+		p.name, p.wish.Shared = h.Shared, h.dice.IntN(aloneOneIn) > 0
+	case h.Pool != "":
+		p.name, p.wish.Permits, p.wish.Of = h.Pool, 1+h.dice.Int64N(permits), permits
+	default:
+		return
+	}
+	p.guarded, p.careless, p.linger = false, false, false
+	p.hold = 4*shortHold + time.Duration(h.dice.Int64N(int64(8*shortHold))) // so that others come meanwhile
 }
 
 // turn is one lease from the question to the end.
@@ -153,10 +178,10 @@ func (h *holder) turn(ctx context.Context) {
 	p := h.plan()
 	h.op++
 	op := h.op
-	h.log.write(Event{Kind: "ask", Op: op, Name: p.name, For: p.within.Nanoseconds()})
+	h.log.write(Event{Kind: "ask", Op: op, Name: p.name, For: p.within.Nanoseconds(), Shared: p.wish.Shared, Permits: p.wish.Permits, Of: p.wish.Of})
 	within, cancel := context.WithTimeout(ctx, p.within)
 	defer cancel()
-	got, err := h.locks.acquire(within, p.name)
+	got, err := h.locks.acquire(within, p.name, p.wish)
 	if err != nil {
 		h.log.write(Event{Kind: "failed", Op: op, Err: reason(ctx, within, err)})
 		pause(ctx, 10*time.Millisecond)
@@ -195,6 +220,9 @@ func (h *holder) work(ctx context.Context, op int, p plan, got lease) {
 		if got.Context().Err() != nil {
 			return
 		}
+	}
+	if !p.guarded {
+		return
 	}
 	for _, to := range []string{"rows", "files"} {
 		h.log.write(Event{Kind: "write", Op: op, To: to})

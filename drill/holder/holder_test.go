@@ -199,7 +199,7 @@ func TestAPIAsksAgainWithItsKey(t *testing.T) {
 		"PUT": {`200 {"lease":"7-x","token":7,"expires_in_ms":300}`}, "DELETE": {"503 {}", "204"}})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	got, err := l.acquire(ctx, "n")
+	got, err := l.acquire(ctx, "n", lock.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestAPIKnowsItsLeasesEnd(t *testing.T) {
 		_, l := apiWith(t, 300*time.Millisecond, map[string][]string{"POST": {leased}, "PUT": {put}, "DELETE": {leaseEnd}})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		got, err := l.acquire(ctx, "n")
+		got, err := l.acquire(ctx, "n", lock.Request{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,11 +238,11 @@ func TestAPIHasItsOwnDeadline(t *testing.T) {
 	_, l := apiWith(t, time.Second, map[string][]string{"POST": {`409 {"type":"urn:holdfast:problem:lock-held"}`}})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := l.acquire(ctx, "n"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := l.acquire(ctx, "n", lock.Request{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	_, l = apiWith(t, time.Second, map[string][]string{"POST": {`422 {"type":"urn:holdfast:problem:invalid"}`}})
-	if _, err := l.acquire(t.Context(), "n"); err == nil || !strings.Contains(err.Error(), "422") {
+	if _, err := l.acquire(t.Context(), "n", lock.Request{}); err == nil || !strings.Contains(err.Error(), "422") {
 		t.Errorf("%v", err)
 	}
 }

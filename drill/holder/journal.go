@@ -21,6 +21,9 @@ type Event struct {
 	To       string `json:"to,omitempty"`
 	Status   int    `json:"status,omitempty"`
 	For      int64  `json:"for,omitempty"` // ns
+	Shared   bool   `json:"shared,omitempty"`
+	Permits  int64  `json:"permits,omitempty"`
+	Of       int64  `json:"of,omitempty"`
 	Err      string `json:"err,omitempty"`
 }
 

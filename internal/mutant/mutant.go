@@ -53,6 +53,7 @@ func Active() []string {
 		{PlaceLost, "mutant_place"},
 		{StoreAwaited, "mutant_patient"},
 		{WaitEndless, "mutant_endless"},
+		{SharesOff, "mutant_shares"},
 	} {
 		if m.on {
 			on = append(on, m.name)

@@ -79,4 +79,6 @@ const (
 	StoreAwaited = false
 	// WaitEndless has a wait for a lock go on beyond its deadline.
 	WaitEndless = false
+	// SharesOff gives a share of a lock to everybody who wants no more than that.
+	SharesOff = false
 )

@@ -60,4 +60,5 @@ var (
 	PlaceLost      = on("mutant_place")
 	StoreAwaited   = on("mutant_patient")
 	WaitEndless    = on("mutant_endless")
+	SharesOff      = on("mutant_shares")
 )
