@@ -45,5 +45,5 @@ if not mine then
   redis.call('PEXPIREAT', waiters, at(now + 120000000))
   redis.call('PEXPIREAT', queue, at(now + 120000000))
 end
-if redis.call('ZRANGE', queue, 0, 0)[1] == owner then return {2, 0, 0, math.max(soonest - now, 0)} end
+if redis.call('ZRANGEBYSCORE', queue, '-inf', '+inf', 'LIMIT', 0, 1)[1] == owner then return {2, 0, 0, math.max(soonest - now, 0)} end
 return {2, 0, 0, 0}

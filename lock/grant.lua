@@ -42,7 +42,7 @@ end
 -- grant gives what is free to those who have waited longest, and passes over those who died.
 local function grant(name)
   for _ = 1, 100 do
-    local head = redis.call('ZRANGE', queue, 0, 0)[1]
+    local head = redis.call('ZRANGEBYSCORE', queue, '-inf', '+inf', 'LIMIT', 0, 1)[1]
     if not head then return end
     local v = redis.call('HGET', waiters, head)
     local w, o, alive, ttl, hold, who, channel

@@ -19,7 +19,8 @@
 // lease of one owner would share its end with the first, which is what nested code does not expect.
 //
 // Retries: acquiring, renewing and releasing are idempotent for one lease. Cost: one round trip each;
-// a lease that is handed on to one who waits takes one to begin to wait and none more.
+// a lease that is handed on to one who waits takes one to begin to wait and none more. Redis has to be 6.2 or
+// newer (SET with GET), any Valkey will do.
 package lock
 
 import (

@@ -14,7 +14,7 @@ for i = 1, #all, 2 do
   end
 end
 table.sort(leases)
-for _, owner in ipairs(redis.call('ZRANGE', KEYS[2], 0, ARGV[1] - 1)) do
+for _, owner in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '+inf', 'LIMIT', 0, ARGV[1])) do
   local v = redis.call('HGET', KEYS[3], owner)
   if v then line[#line + 1] = owner .. ' ' .. v end
 end
