@@ -15,6 +15,7 @@ type LimitRule struct {
 	Window    int64  `json:"window_ms,omitempty"`
 	Burst     int64  `json:"burst,omitempty"`
 	Lease     int64  `json:"lease_ms,omitempty"`
+	Leased    int    `json:"leased,omitempty" doc:"Processes lease parts of it, each at most a part in so many."`
 	Shadow    bool   `json:"shadow,omitempty"`
 	Blocked   bool   `json:"blocked,omitempty"`
 	Unlimited bool   `json:"unlimited,omitempty"`
@@ -43,7 +44,7 @@ func (s *Server) listLimits(ctx context.Context, _ *struct{}) (*limitsOutput, er
 func ruleOf(r ratelimit.Rule) LimitRule {
 	out := LimitRule{
 		Domain: r.Domain, Name: r.Name, Algorithm: string(r.Algorithm), Limit: r.Limit, Window: r.Window.Milliseconds(),
-		Shadow: r.Shadow, Blocked: r.Blocked, Unlimited: r.Unlimited, OnError: string(r.OnError),
+		Leased: r.Leased, Shadow: r.Shadow, Blocked: r.Blocked, Unlimited: r.Unlimited, OnError: string(r.OnError),
 	}
 	if r.Burst != r.Limit {
 		out.Burst = r.Burst

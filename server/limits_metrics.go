@@ -42,7 +42,7 @@ func NewLimitCalls() *LimitCalls {
 		refused: topRefused{since: time.Now()},
 		rules:   map[string]bool{},
 	}
-	for _, source := range []ratelimit.Source{ratelimit.FromStore, ratelimit.FromPolicy, ratelimit.FromRules} {
+	for _, source := range []ratelimit.Source{ratelimit.FromStore, ratelimit.FromLease, ratelimit.FromPolicy, ratelimit.FromRules} {
 		c.seconds.WithLabelValues(string(source)) // from the start: the step from nothing to 1 is no increase
 	}
 	for _, outcome := range []string{"ok", "refused"} {

@@ -85,7 +85,7 @@ func TestRouteOf(t *testing.T) {
 		"/v1/limits": "/v1/limits", "/v1/limits/decisions": "/v1/limits/decisions", "/v1/limits/refused": "/v1/limits/refused", "/v1/limits/x": "other",
 		"/v1/limits/reservations/x": "/v1/limits/reservations/{id}", "/v1/limits/reservations/x/commits": "/v1/limits/reservations/{id}/commits",
 		"/v1/limits/reservations/x/y": "other",
-		"/v1/orders/x": "/v1/orders/{id}", "/v1": "other", "/x/y": "other", "/openapi" + strings.Repeat("x", 99): "other", "/v1/a/b/c/d/e": "other",
+		"/v1/orders/x":                "/v1/orders/{id}", "/v1": "other", "/x/y": "other", "/openapi" + strings.Repeat("x", 99): "other", "/v1/a/b/c/d/e": "other",
 	} {
 		if got := routeOf(path); got != want {
 			t.Errorf("%q: %q", path, got)

@@ -596,6 +596,11 @@ export interface components {
             lease_ms?: number;
             /**
              * Format: int64
+             * @description Processes lease parts of it, each at most a part in so many.
+             */
+            leased?: number;
+            /**
+             * Format: int64
              * @description Units a window; at the same time for concurrency.
              */
             limit: number;
