@@ -187,7 +187,7 @@ func BenchmarkLeased(b *testing.B) {
 const (
 	childEnv      = "HOLDFAST_TEST_LEASING"
 	secondsEnv    = "HOLDFAST_TEST_LEASING_SECONDS" // how long; by default 4
-	processLimit  = 100_000                         // a second
+	processLimit  = 20_000                          // a second
 	processes     = 10
 	reportedEvery = 20 * time.Millisecond
 )
@@ -246,7 +246,7 @@ func leasingChild(url string) {
 			if inLast++; w0 != before.Unix() {
 				w0, inLast = before.Unix(), 0
 			}
-			if me == 0 && before.UnixMilli() > (from+to)/2 && inLast == 300 && d.Source == ratelimit.FromLease {
+			if me == 0 && before.UnixMilli() > (from+to)/2 && inLast == 50 && d.Source == ratelimit.FromLease {
 				report()
 				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // in the middle of a lease
 			}
@@ -283,8 +283,7 @@ func TestLeasedProcesses(t *testing.T) {
 	server := storetest.Redis(t)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	var decided int64
-	sure, others := map[int64]int64{}, map[int64]int64{}
+	sure, others, wanted := map[int64]int64{}, map[int64]int64{}, map[int64]int64{}
 	var cmds []*exec.Cmd
 	var outs []*bufio.Scanner
 	var starts []func(string)
@@ -324,7 +323,7 @@ func TestLeasedProcesses(t *testing.T) {
 				mu.Lock()
 				sure[w] += s
 				others[w] += o
-				decided += d
+				wanted[w] += d
 				mu.Unlock()
 			}
 		})
@@ -339,17 +338,23 @@ func TestLeasedProcesses(t *testing.T) {
 			t.Errorf("process %d: %v; only the first was to be killed", i, err)
 		}
 	}
-	var total int64
+	var total, limit, decided int64
 	for w := from; w < to; w++ {
-		total += sure[w] + others[w]
+		if decided += wanted[w]; wanted[w] >= 2*processLimit { // otherwise the machine has other things to do
+			total += sure[w] + others[w]
+			limit += processLimit
+		}
 		if sure[w] > processLimit*101/100 {
 			t.Errorf("%d came in within one window of %d", sure[w], processLimit)
 		}
 	}
-	share := 100 * float64(total) / float64(processLimit*seconds)
-	t.Logf("%d decisions/s by %d processes, %.2f%% of the limit admitted, %d engine commands/s from outside; by window %v", decided/seconds, processes, share, asked, sure)
+	if limit == 0 {
+		t.Skipf("the machine is too busy for ten processes: %v", wanted)
+	}
+	share := 100 * float64(total) / float64(limit)
+	t.Logf("%d decisions/s by %d processes, %.2f%% of the limit admitted in %d of %d windows, %d engine commands/s from outside; by window %v", decided/seconds, processes, share, limit/processLimit, seconds, asked, sure)
 	if share < 98 {
-		t.Errorf("only %.2f%% of the limit was admitted: %v, %v", share, sure, others)
+		t.Errorf("only %.2f%% of the limit was admitted: %v, %v of %v", share, sure, others, wanted)
 	}
 	if share > 101 || asked > 1000 {
 		t.Errorf("%.2f%% of the limit was admitted with %d commands/s", share, asked)
