@@ -29,7 +29,7 @@ func (s *Rules) Override(domain string, cost int64, d []Entry, q Quota) (r Reque
 	if err != nil {
 		return Request{}, false, err
 	}
-	lim.id = path + ":" + strconv.FormatInt(lim.span, 10) // no rule's: theirs have no colon
+	lim.called(path + ":" + strconv.FormatInt(lim.span, 10)) // no rule's: theirs have no colon
 	return Request{Rule: rule.Name, Domain: domain, Key: keyOf(d), Cost: cost, matched: lim}, true, nil
 }
 
