@@ -46,7 +46,7 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	switch {
 	case holds != nil:
 		steps[0].all[0].holds = holds
-	case mode == modeTake && len(reqs) > 1:
+	case mode == modeTake && len(reqs) > 1 && anyLeased(steps):
 		steps, took = l.takeLeased(ctx, &d, steps)
 		if d.Source = FromLease; !d.Allowed || len(steps) == 0 {
 			if !d.Allowed {

@@ -318,6 +318,17 @@ func giveUsed(all []used) {
 	}
 }
 
+func anyLeased(steps []step) bool {
+	for _, s := range steps {
+		for _, w := range s.all {
+			if w.parts > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // takeLeased decides what it can of a call of several rules by leases, and leaves the rest in the steps. What it has
 // taken is to be given back if the rest refuses.
 func (l *Limiter) takeLeased(ctx context.Context, d *Decision, steps []step) (rest []step, took []used) {
