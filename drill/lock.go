@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -24,16 +21,6 @@ type LockOptions struct {
 	Binary   string   // the program to judge; default: this one
 	Progress io.Writer
 }
-
-// What the locks of the drill can be in. It starts all of them itself: it harms nobody else's.
-const (
-	lockFile     = "file:"
-	lockRedis    = "redis-server"
-	lockRedisB   = "redis-server?class=b"
-	lockReplica  = "redis-server?replica"
-	lockValkey   = "valkey-server"
-	lockReplicaV = "valkey-server?replica"
-)
 
 // LockStores are the stores that LockOptions.Store can name.
 func LockStores() []string {
@@ -71,17 +58,9 @@ type DealtLock struct {
 // locking is one lock drill.
 type locking struct {
 	LockOptions
-	class    string
-	progress *progress
-	began    time.Time
-	place    *place
-	nursery  *nursery
-	engine   lockEngine
-	rounds   []plannedLock
-	skipped  []SkippedFault
-	kinds    int    // of the store's faults in the deck
-	shim     string // library for engines' clocks; empty: none
-	noShim   string // why not
+	*site
+	rounds []plannedLock
+	kinds  int // of the store's faults in the deck
 
 	figures                                                               LockFigures
 	waits                                                                 []float64
@@ -98,120 +77,42 @@ func Lock(ctx context.Context, o LockOptions) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
-	d.began = time.Now()
-	d.progress = &progress{out: d.Progress, began: d.began}
-	if d.place, err = newPlace(ctx, "", ""); err != nil {
-		return report, err
-	}
-	failed := false
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		err = errors.Join(err, d.place.clear(ctx, failed))
-	}()
-	d.nursery = newNursery()
-	defer d.nursery.close()
-	if err := d.prepare(ctx); err != nil {
-		return report, err
-	}
-	defer d.engine.close()
-	for n, p := range d.rounds {
-		if err := d.round(ctx, n, p); ctx.Err() != nil {
-			return report, ctx.Err()
-		} else if err != nil {
-			failed = true
-			return report, fmt.Errorf("drill: round %d: %w (the evidence is in %s)", n+1, err, d.place.dir)
-		}
-		if d.harm() > 0 {
-			break // what follows would say it again
-		}
-	}
-	report = Report{Drill: "lock", Class: d.class, Seed: d.Seed}
-	d.figures.Rounds = len(d.figures.Dealt)
-	report.Checks, report.Verdict = d.judge()
-	report.Figures = d.measured()
-	if failed = !report.Passed(); failed {
-		report.Kept = d.place.dir
-	}
-	d.progress.say("%s", report.Verdict)
-	return report, nil
+	return d.run(ctx, d, Report{Drill: "lock", Seed: d.Seed})
 }
 
 // newLocking checks the options.
-func newLocking(o LockOptions) (*locking, error) {
-	o.Rounds, o.Holders = orElse(o.Rounds, 6), orElse(o.Holders, 12)
-	if o.Store == "" {
-		o.Store = lockFile
+func newLocking(o LockOptions) (_ *locking, err error) {
+	o.Rounds, o.Holders, o.Seed = orElse(o.Rounds, 6), orElse(o.Holders, 12), orRandom(o.Seed)
+	at, err := newSite("lock", o.Store, LockStores(), o.Binary, o.Progress)
+	if err != nil {
+		return nil, err
 	}
-	if o.Seed == 0 {
-		o.Seed = 1 + rand.Uint64N(maxSeed-1)
+	if err := errors.Join(inRange(o.Rounds, 1, 10_000, "rounds"), inRange(o.Holders, 4, 64, "holders")); err != nil {
+		return nil, err
 	}
-	o.Faults = slices.DeleteFunc(slices.Clone(o.Faults), func(name string) bool { return name == "" })
-	switch {
-	case runtime.GOOS != "linux":
-		return nil, errors.New("drill: the lock drill needs Linux: it looks in /proc whether what it stops stands still")
-	case o.Rounds < 1 || o.Rounds > 10_000:
-		return nil, fmt.Errorf("drill: %d rounds is not in 1..10000", o.Rounds)
-	case o.Holders < 4 || o.Holders > 64:
-		return nil, fmt.Errorf("drill: %d holders is not in 4..64", o.Holders)
-	case !slices.Contains(LockStores(), o.Store):
-		return nil, fmt.Errorf("drill: the lock drill starts its store itself: %s", strings.Join(LockStores(), ", "))
+	if o.Faults, err = knownFaults(o.Faults, lockFaultNames()); err != nil {
+		return nil, err
 	}
-	for _, name := range o.Faults {
-		if !slices.Contains(lockFaultNames(), name) {
-			return nil, fmt.Errorf("drill: faults of a store are %s", strings.Join(lockFaultNames(), ", "))
-		}
-	}
-	if o.Binary == "" {
-		var err error
-		if o.Binary, err = os.Executable(); err != nil {
-			return nil, fmt.Errorf("drill: %w", err)
-		}
-	}
-	d := &locking{LockOptions: o, class: "C", read: map[string]int64{}, last: map[string]written{}, tokens: map[string]int64{}}
-	switch o.Store {
-	case lockFile, ownNodes:
-		d.class = "A"
-	case lockRedisB:
-		d.class = "B"
-	}
-	return d, nil
+	return &locking{LockOptions: o, site: at, read: map[string]int64{}, last: map[string]written{}, tokens: map[string]int64{}}, nil
 }
 
-// prepare starts the store and deals the rounds.
-func (d *locking) prepare(ctx context.Context) (err error) {
-	if d.shim, err = buildSkew(d.place.dir); err != nil {
-		d.noShim = err.Error()
-	}
+// prepare deals the rounds.
+func (d *locking) prepare() (rounds int, err error) {
 	if err := os.Mkdir(d.files(), 0o700); err != nil {
-		return fmt.Errorf("drill: %w", err)
+		return 0, fmt.Errorf("drill: %w", err)
 	}
-	d.progress.say("lock drill: %s, %d processes, %d rounds, seed %d", d.Store, d.Holders, d.Rounds, d.Seed)
-	if d.engine, err = d.newEngine(ctx); err != nil {
-		return err
-	}
-	cards, err := d.cards()
+	d.progress.say("lock drill: %s, %d processes, %d rounds, seed %d", d.store, d.Holders, d.Rounds, d.Seed)
+	cards, skipped, err := dealt(d.Faults, lockFaultNames(), d.engine.fault)
 	if err != nil {
-		d.engine.close()
-		return err
+		return 0, err
 	}
 	d.kinds, d.rounds = len(cards), d.plan(cards)
-	d.figures = LockFigures{Faults: map[string]int{}, Dealt: []DealtLock{}, Skipped: d.skipped}
-	return nil
+	d.figures = LockFigures{Faults: map[string]int{}, Dealt: []DealtLock{}, Skipped: skipped}
+	return len(d.rounds), nil
 }
 
 // files is where the guarded files are.
 func (d *locking) files() string { return filepath.Join(d.place.disk(), "files") }
-
-func (d *locking) newEngine(ctx context.Context) (lockEngine, error) {
-	switch d.Store {
-	case lockFile:
-		return newLockServer(d)
-	case ownNodes:
-		return newLockNodes(ctx, d)
-	}
-	return newLockRedis(ctx, d)
-}
 
 // harm counts what is wrong, but for storms that did not happen.
 func (d *locking) harm() int {
@@ -222,12 +123,7 @@ func (d *locking) harm() int {
 func (d *locking) judge() (checks []Check, verdict string) {
 	d.minima()
 	f := d.figures
-	verdict = Pass
-	for _, c := range []struct {
-		name   string
-		wrong  findings
-		looked string
-	}{
+	return verdictOf([]judged{
 		{"no-stale-write", d.stale, fmt.Sprintf("%d writes in the order of acceptance: tokens never go back", f.Accepted)},
 		{"refused-with-cause", d.cause, fmt.Sprintf("%d late writes were refused, each after one with a larger token", f.Late)},
 		{"tokens-never-repeat", d.repeated, fmt.Sprintf("%d leases, each with a token of its own", f.Leases)},
@@ -237,13 +133,7 @@ func (d *locking) judge() (checks []Check, verdict string) {
 		{"waits-end", d.waiting, fmt.Sprintf("every live waiter got the lock or its own deadline (%d did), and all went on after each fault", f.Deadline)},
 		{"answers", d.told, "every answer was one that the package names; every process ended cleanly"},
 		{"storm-happened", d.happened, fmt.Sprintf("%d holders stopped past their leases, %d holders and waiters killed, faults of the store: %v", f.Paused, f.Killed, f.Faults)},
-	} {
-		checks = append(checks, Check{Name: c.name, OK: len(c.wrong) == 0, Detail: c.wrong.detail(c.looked)})
-		if len(c.wrong) > 0 {
-			verdict = Fail
-		}
-	}
-	return checks, verdict
+	})
 }
 
 // minima: a drill without a storm proves nothing.
@@ -278,8 +168,9 @@ func (d *locking) minima() {
 	}
 }
 
-func (d *locking) measured() LockFigures {
+func (d *locking) measured() any {
 	f := d.figures
+	f.Rounds = len(f.Dealt)
 	f.Seconds = rounded(time.Since(d.began).Seconds())
 	f.WaitP50, f.WaitMax = middleAndMost(d.waits)
 	f.WaitP50, f.WaitMax = rounded(f.WaitP50), rounded(f.WaitMax)

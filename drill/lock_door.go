@@ -15,7 +15,8 @@ type door struct {
 	mu     sync.Mutex
 	moved  *sync.Cond
 	target string
-	shut   [2]bool // what they ask, what they are answered
+	shut   [2]bool       // what they ask, what they are answered
+	late   time.Duration // that what is carried comes later
 	conns  map[net.Conn]struct{}
 	closed bool
 }
@@ -45,6 +46,13 @@ func (d *door) cut(asks, answers bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.shut = [2]bool{asks, answers}
+}
+
+// slow has everything that is carried come so much later.
+func (d *door) slow(by time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.late = by
 }
 
 func (d *door) mend(hangUp bool) {
@@ -108,6 +116,7 @@ func (d *door) copy(dst, src net.Conn, way int) {
 			if !d.pass(way) {
 				return
 			}
+			d.dawdle()
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return
 			}
@@ -127,6 +136,18 @@ func (d *door) pass(way int) bool {
 		d.moved.Wait()
 	}
 	return !d.closed
+}
+
+// dawdle waits for as long as what is carried is late.
+func (d *door) dawdle() {
+	d.mu.Lock()
+	end := time.Now().Add(d.late)
+	for left := time.Until(end); left > 0 && d.late > 0 && !d.closed; left = time.Until(end) {
+		d.mu.Unlock()
+		time.Sleep(min(left, 10*time.Millisecond))
+		d.mu.Lock()
+	}
+	d.mu.Unlock()
 }
 
 func (d *door) keep(cs ...net.Conn) bool {

@@ -13,9 +13,33 @@ import (
 type lockEngine interface {
 	// flags are how the who'th holder reaches it.
 	flags(who int) []string
-	// fault is what a name means here, or why that cannot happen.
+	// fault is what a name means here for locks, or why that cannot happen.
 	fault(name string) (f lockFault, why string)
+	// harmed is what a name means here for anything that is in the store, or why that cannot happen.
+	harmed(name string) (f storeFault, why string)
+	// gates are between the store and those who ask it; none: they ask it without a proxy.
+	gates() []*door
 	close()
+}
+
+// storeFault is something that happens to a store, for so long at least, whoever asks it.
+type storeFault struct {
+	name           string
+	hit            func(ctx context.Context, held time.Duration, rng *rand.Rand) (happened string, err error)
+	forgets, jumps bool
+	shifts         time.Duration // at most so far its clock goes ahead, and then it stands still for as long
+}
+
+func (f storeFault) ofLock() lockFault {
+	return lockFault{name: f.name, forgets: f.forgets, jumps: f.jumps, hit: func(ctx context.Context, r *lockRound, rng *rand.Rand) (string, error) {
+		return f.hit(ctx, r.held, rng)
+	}}
+}
+
+// plainly is a fault of e as locks have it.
+func plainly(e lockEngine, name string) (lockFault, string) {
+	f, why := e.harmed(name)
+	return f.ofLock(), why
 }
 
 // lockFault is something that happens to a store. It returns when the store answers again.
@@ -41,8 +65,8 @@ func lockFaultNames() []string {
 	return []string{noFault, killEngine, pauseEngine, cutHolders, clockJump, failOver, isolateNodes}
 }
 
-var nothingHappens = lockFault{name: noFault, hit: func(ctx context.Context, r *lockRound, _ *rand.Rand) (string, error) {
-	pauseFor(ctx, r.held)
+var nothingHappens = storeFault{name: noFault, hit: func(ctx context.Context, held time.Duration, _ *rand.Rand) (string, error) {
+	pauseFor(ctx, held)
 	return "", ctx.Err()
 }}
 
@@ -100,6 +124,7 @@ type window struct {
 	fault          string
 	from, to       time.Time
 	forgets, jumps bool
+	shifts         time.Duration
 }
 
 func (w window) overlaps(from, to time.Time) bool { return !w.from.After(to) && !w.to.Before(from) }

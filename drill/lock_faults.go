@@ -2,7 +2,6 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -18,42 +17,21 @@ func (r *lockRound) harm(ctx context.Context) (happened string, err error) {
 	return r.killOne(ctx, func(s holding) bool { return s.state == asks && time.Since(s.since) > 50*time.Millisecond })
 }
 
-// stop stops a holder that is about something, and sees to it that it still was when it stopped. A
-// journal does not go on while its process stands still, so what it says is then so.
+// stop stops a holder that is about something.
 func (r *lockRound) stop(ctx context.Context, fits func(holding) bool) (h *holderProcess, s holding, err error) {
-	for end := time.Now().Add(lockPatience); time.Now().Before(end) && ctx.Err() == nil; {
+	p, err := r.halt(ctx, func() *player[holderEvent] {
 		if h, s = r.find(ctx, fits); h == nil {
-			break
+			return nil
 		}
-		if err := h.child.pause(); err != nil {
-			return nil, s, fmt.Errorf("drill: %w", err)
-		}
-		stood := standsStill(h.child.cmd.Process.Pid)
-		err := r.catchUp()
-		if s = r.lastOf(h); stood && err == nil && fits(s) {
-			return h, s, nil
-		}
-		if err := errors.Join(err, h.child.resume()); err != nil {
-			return nil, s, fmt.Errorf("drill: %w", err)
-		}
+		return &h.player
+	}, func(*player[holderEvent]) bool {
+		s = h.last()
+		return fits(s)
+	})
+	if p == nil {
+		return nil, s, err
 	}
-	return nil, s, nil
-}
-
-func (r *lockRound) lastOf(h *holderProcess) holding {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return h.last()
-}
-
-func standsStill(pid int) bool {
-	for range 200 {
-		if state, _ := processState(pid); state == "T" {
-			return true
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return false
+	return h, s, nil
 }
 
 // pauseHolder stops a holder that has looked at its lease for the last time and has not written, until
@@ -109,10 +87,7 @@ func (r *lockRound) killOne(ctx context.Context, fits func(holding) bool) (happe
 	if err != nil || h == nil {
 		return "nobody was about it", err
 	}
-	r.mu.Lock()
-	h.killed = true
-	r.mu.Unlock()
-	if !h.child.kill() {
+	if !r.kill(&h.player) {
 		return "it had ended before", nil
 	}
 	r.d.figures.Killed++

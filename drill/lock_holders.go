@@ -1,12 +1,7 @@
 package drill
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -32,16 +27,8 @@ type holderEvent struct {
 	Err      string `json:"err"`
 }
 
-// holderProcess is a holder as the drill sees it: a process, and its journal.
-type holderProcess struct {
-	index  int
-	child  *child
-	log    string
-	file   *os.File // its journal
-	read   int64
-	events []holderEvent
-	killed bool // by the drill
-}
+// holderProcess is a holder as the drill sees it.
+type holderProcess struct{ player[holderEvent] }
 
 // doing is what a holder is about.
 type doing int
@@ -67,45 +54,12 @@ type holding struct {
 }
 
 func (r *lockRound) startHolder(i int) (*holderProcess, error) {
-	h := &holderProcess{index: i, log: filepath.Join(r.dir, fmt.Sprintf("holder-%d.jsonl", i))}
+	h := &holderProcess{player[holderEvent]{index: i, log: filepath.Join(r.dir, fmt.Sprintf("holder-%d.jsonl", i))}}
 	args := []string{"drill", "holder", "--resource", "http://" + r.resource, "--names", strings.Join(r.names[:alone], ","), "--shared", r.names[alone], "--pool", r.names[alone+1],
 		"--ttl", leaseTTL.String(), "--journal", h.log, "--seed", fmt.Sprint(r.dice), "--who", fmt.Sprint(i)}
 	var err error
-	h.child, err = r.d.nursery.run(exec.Command(r.d.Binary, append(args, r.d.engine.flags(i)...)...), filepath.Join(r.dir, fmt.Sprintf("holder-%d.log", i)))
+	h.child, err = r.d.nursery.run(exec.Command(r.d.binary, append(args, r.d.engine.flags(i)...)...), filepath.Join(r.dir, fmt.Sprintf("holder-%d.log", i)))
 	return h, err
-}
-
-// catchUp reads what the holder has written since the last time.
-func (h *holderProcess) catchUp() (err error) {
-	if h.file == nil {
-		if h.file, err = os.Open(h.log); errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("drill: %w", err)
-	}
-	for {
-		buf := make([]byte, 16<<10) // many lines; the last one may be whole by the next time
-		n, err := h.file.ReadAt(buf, h.read)
-		whole := buf[:bytes.LastIndexByte(buf[:n], '\n')+1]
-		h.read += int64(len(whole))
-		for line := range bytes.Lines(whole) {
-			var e holderEvent
-			if err := json.Unmarshal(line, &e); err != nil {
-				return fmt.Errorf("drill: %s: %w", h.log, err)
-			}
-			h.events = append(h.events, e)
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("drill: %w", err)
-		case len(whole) == 0:
-			return fmt.Errorf("drill: %s: a line has more than %d bytes", h.log, n)
-		}
-	}
 }
 
 // last is what the holder is about, by its journal.

@@ -12,13 +12,13 @@ import (
 // lockNodeStore is three nodes as the store of locks. Holders ask the nodes themselves.
 type lockNodeStore struct {
 	*nodeStore
-	d    *locking
+	d    *site
 	skew time.Duration // of all engines
 }
 
-func newLockNodes(ctx context.Context, d *locking) (lockEngine, error) {
+func newLockNodes(ctx context.Context, d *site) (lockEngine, error) {
 	d.progress.say("starting three nodes")
-	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: d.Binary, Net: netProxies}, place: d.place, nursery: d.nursery, progress: d.progress,
+	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: d.binary, Net: netProxies}, place: d.place, nursery: d.nursery, progress: d.progress,
 		skew: d.shim, noDisk: "not of this drill", noWatch: "not of this drill"}
 	fleet, err := newNodeFleet(ctx, f)
 	if err != nil {
@@ -35,27 +35,34 @@ func (s *lockNodeStore) flags(int) []string {
 	return []string{"--store", schemeNodes + strings.Join(all, ",")}
 }
 
+func (s *lockNodeStore) gates() []*door { return nil }
+
 func (s *lockNodeStore) fault(name string) (f lockFault, why string) {
+	if name == failOver {
+		return f, "nodes do it by themselves: " + killEngine
+	}
+	return plainly(s, name)
+}
+
+func (s *lockNodeStore) harmed(name string) (f storeFault, why string) {
 	switch name {
 	case noFault:
 		return nothingHappens, ""
 	case killEngine:
-		return lockFault{name: name, hit: s.kill}, ""
+		return storeFault{name: name, hit: s.kill}, ""
 	case pauseEngine:
-		return lockFault{name: name, hit: s.pause}, ""
+		return storeFault{name: name, hit: s.pause}, ""
 	case isolateNodes:
-		return lockFault{name: name, hit: s.isolate}, ""
+		return storeFault{name: name, hit: s.isolate}, ""
 	case clockJump:
-		return lockFault{name: name, hit: s.jump, jumps: true}, s.d.noShim
-	case failOver:
-		return f, "nodes do it by themselves: " + killEngine
+		return storeFault{name: name, hit: s.jump, jumps: true}, s.d.noShim
 	}
 	return f, "holders ask the nodes without a proxy: " + isolateNodes
 }
 
 // kill kills the node that leads, with its engine, when it has not reached the others for a moment.
-func (s *lockNodeStore) kill(ctx context.Context, r *lockRound, _ *rand.Rand) (string, error) {
-	pauseFor(ctx, r.held/4)
+func (s *lockNodeStore) kill(ctx context.Context, held time.Duration, _ *rand.Rand) (string, error) {
+	pauseFor(ctx, held/4)
 	hit, err := s.killed(ctx)
 	if err == nil && !hit {
 		return "it had ended before", nil
@@ -64,7 +71,7 @@ func (s *lockNodeStore) kill(ctx context.Context, r *lockRound, _ *rand.Rand) (s
 }
 
 // pause stops the node that leads, or its engine.
-func (s *lockNodeStore) pause(ctx context.Context, r *lockRound, rng *rand.Rand) (string, error) {
+func (s *lockNodeStore) pause(ctx context.Context, held time.Duration, rng *rand.Rand) (string, error) {
 	leader, err := s.leader(ctx)
 	if err != nil {
 		return "", err
@@ -73,10 +80,10 @@ func (s *lockNodeStore) pause(ctx context.Context, r *lockRound, rng *rand.Rand)
 	if err != nil {
 		return "", err
 	}
-	return s.over(ctx, r, hit)
+	return s.over(ctx, held, hit)
 }
 
-func (s *lockNodeStore) isolate(ctx context.Context, r *lockRound, rng *rand.Rand) (string, error) {
+func (s *lockNodeStore) isolate(ctx context.Context, held time.Duration, rng *rand.Rand) (string, error) {
 	leader, err := s.leader(ctx)
 	if err != nil {
 		return "", err
@@ -85,12 +92,12 @@ func (s *lockNodeStore) isolate(ctx context.Context, r *lockRound, rng *rand.Ran
 	if err != nil {
 		return "", err
 	}
-	return s.over(ctx, r, hit)
+	return s.over(ctx, held, hit)
 }
 
 // over ends a fault when its time is over.
-func (s *lockNodeStore) over(ctx context.Context, r *lockRound, hit *nodeHit) (string, error) {
-	pauseFor(ctx, r.held-time.Since(hit.at))
+func (s *lockNodeStore) over(ctx context.Context, held time.Duration, hit *nodeHit) (string, error) {
+	pauseFor(ctx, held-time.Since(hit.at))
 	if err := hit.mend(ctx); err != nil {
 		return "", err
 	}
@@ -99,7 +106,7 @@ func (s *lockNodeStore) over(ctx context.Context, r *lockRound, hit *nodeHit) (s
 
 // jump puts the clock of the engine that leads wrong, or right again; half of the time an engine whose clock says
 // something else leads next. In the end all say the same.
-func (s *lockNodeStore) jump(ctx context.Context, r *lockRound, rng *rand.Rand) (happened string, err error) {
+func (s *lockNodeStore) jump(ctx context.Context, held time.Duration, rng *rand.Rand) (happened string, err error) {
 	by, transfer := jumpOf(rng), rng.IntN(2) == 0
 	if s.skew != 0 {
 		by = 0
@@ -120,12 +127,12 @@ func (s *lockNodeStore) jump(ctx context.Context, r *lockRound, rng *rand.Rand) 
 		happened = fmt.Sprintf("the engine's clock is off by %s more than it was put", off)
 	}
 	if transfer {
-		pauseFor(ctx, r.held/2)
+		pauseFor(ctx, held/2)
 		if err := s.transfer(ctx, leader); err != nil {
 			return "", fmt.Errorf("drill: %w", err)
 		}
 	}
-	pauseFor(ctx, r.held-time.Since(began))
+	pauseFor(ctx, held-time.Since(began))
 	for _, n := range s.nodes {
 		err = errors.Join(err, setSkew(n.skew, by))
 	}

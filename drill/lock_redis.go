@@ -16,7 +16,7 @@ import (
 // lockRedisStore is a Valkey or Redis of the drill's own, with a replica that takes over or without one. Holders reach
 // it through two doors; a replica reaches it through a third.
 type lockRedisStore struct {
-	d        *locking
+	d        *site
 	program  string
 	classB   bool
 	engines  []*lockRedisEngine
@@ -32,8 +32,8 @@ type lockRedisEngine struct {
 	child                *child
 }
 
-func newLockRedis(ctx context.Context, d *locking) (_ lockEngine, err error) {
-	program, more, _ := strings.Cut(d.Store, "?")
+func newLockRedis(ctx context.Context, d *site) (_ lockEngine, err error) {
+	program, more, _ := strings.Cut(d.store, "?")
 	s := &lockRedisStore{d: d, program: program, classB: more == "class=b"}
 	defer func() {
 		if err != nil {
@@ -155,25 +155,32 @@ func (s *lockRedisStore) close() {
 	}
 }
 
+func (s *lockRedisStore) gates() []*door { return s.doors }
+
 func (s *lockRedisStore) fault(name string) (f lockFault, why string) {
+	switch {
+	case name == cutHolders:
+		return parting(s.doors), ""
+	case name == failOver && s.link == nil:
+		return f, "there is no replica"
+	case name == failOver:
+		return lockFault{name: name, hit: s.failover, forgets: true, jumps: true}, ""
+	}
+	return plainly(s, name)
+}
+
+func (s *lockRedisStore) harmed(name string) (f storeFault, why string) {
 	switch name {
 	case noFault:
 		return nothingHappens, ""
 	case killEngine:
-		return lockFault{name: name, hit: s.kill, forgets: !s.classB}, ""
+		return storeFault{name: name, hit: s.kill, forgets: !s.classB}, ""
 	case pauseEngine:
-		return lockFault{name: name, hit: func(ctx context.Context, r *lockRound, _ *rand.Rand) (string, error) {
-			return standing(ctx, s.engines[s.primary].child.cmd.Process.Pid, r.held)
+		return storeFault{name: name, hit: func(ctx context.Context, held time.Duration, _ *rand.Rand) (string, error) {
+			return standing(ctx, s.engines[s.primary].child.cmd.Process.Pid, held)
 		}}, ""
-	case cutHolders:
-		return parting(s.doors), ""
 	case clockJump:
-		return lockFault{name: name, hit: s.jump, jumps: true}, s.d.noShim
-	case failOver:
-		if s.link == nil {
-			return f, "there is no replica"
-		}
-		return lockFault{name: name, hit: s.failover, forgets: true, jumps: true}, ""
+		return storeFault{name: name, hit: s.jump, jumps: true}, s.d.noShim
 	}
 	return f, "these are no nodes"
 }
@@ -189,8 +196,8 @@ func (s *lockRedisStore) setAll(by time.Duration) (err error) {
 
 // kill kills the engine and starts it again at once. Where it forgets, its clock is not behind what it had given
 // out: without that nothing is promised.
-func (s *lockRedisStore) kill(ctx context.Context, r *lockRound, _ *rand.Rand) (happened string, err error) {
-	pauseFor(ctx, r.held/4)
+func (s *lockRedisStore) kill(ctx context.Context, held time.Duration, _ *rand.Rand) (happened string, err error) {
+	pauseFor(ctx, held/4)
 	if !s.engines[s.primary].child.kill() {
 		happened = "it had ended before"
 	}
@@ -207,7 +214,7 @@ func (s *lockRedisStore) kill(ctx context.Context, r *lockRound, _ *rand.Rand) (
 }
 
 // jump puts the clocks wrong by up to half a minute, and another time right again.
-func (s *lockRedisStore) jump(ctx context.Context, r *lockRound, rng *rand.Rand) (happened string, err error) {
+func (s *lockRedisStore) jump(ctx context.Context, held time.Duration, rng *rand.Rand) (happened string, err error) {
 	by := jumpOf(rng)
 	if s.skew != 0 {
 		by = 0
@@ -222,7 +229,7 @@ func (s *lockRedisStore) jump(ctx context.Context, r *lockRound, rng *rand.Rand)
 	if off := time.Until(time.Unix(numberOf(answer), 0)) - by; off < -5*time.Second || off > 5*time.Second {
 		happened = fmt.Sprintf("the engine's clock is off by %s more than it was put", off)
 	}
-	pauseFor(ctx, r.held)
+	pauseFor(ctx, held)
 	return happened, ctx.Err()
 }
 

@@ -13,6 +13,7 @@ import (
 // lockRound is a round that runs: a set of holders, and a fault or two.
 type lockRound struct {
 	plannedLock
+	crew[holderEvent]
 	d        *locking
 	dir      string
 	names    []string // those that are held alone, one that can be shared, one with permits
@@ -21,8 +22,6 @@ type lockRound struct {
 	holders  []*holderProcess
 	windows  []window
 	calm     time.Time // leases from before it are no holder's that is stopped or killed
-
-	mu sync.Mutex // of the holders' journals
 }
 
 // lasting is the name that holders of every round want; others are a round's own.
@@ -31,12 +30,10 @@ const lasting = "lasting"
 // alone is how many of a round's names are only held alone.
 const alone = 3
 
-const (
-	lockPatience = 20 * time.Second       // for what has to happen
-	lockAfter    = 800 * time.Millisecond // after the faults
-)
+const lockAfter = 800 * time.Millisecond // after the faults
 
-func (d *locking) round(ctx context.Context, n int, p plannedLock) (err error) {
+func (d *locking) round(ctx context.Context, n int) (err error) {
+	p := d.rounds[n]
 	d.progress.say("round %d of %d: %s, %s", n+1, d.Rounds, p.holder, p.store.name)
 	d.figures.Dealt = append(d.figures.Dealt, DealtLock{p.holder, p.store.name, p.dice})
 	r := &lockRound{plannedLock: p, d: d, dir: filepath.Join(d.place.dir, fmt.Sprintf("round-%d", n+1)),
@@ -80,7 +77,7 @@ func (d *locking) round(ctx context.Context, n int, p plannedLock) (err error) {
 // begin starts the resources and the holders.
 func (r *lockRound) begin() (err error) {
 	ready := filepath.Join(r.dir, "ready")
-	r.guarded, err = r.d.nursery.start(r.d.Binary, filepath.Join(r.dir, "guarded.log"), "drill", "guarded",
+	r.guarded, err = r.d.nursery.start(r.d.binary, filepath.Join(r.dir, "guarded.log"), "drill", "guarded",
 		"--db", r.d.place.db, "--dir", r.d.files(), "--ready-file", ready)
 	if err != nil {
 		return err
@@ -93,7 +90,7 @@ func (r *lockRound) begin() (err error) {
 		if err != nil {
 			return err
 		}
-		r.holders = append(r.holders, h)
+		r.holders, r.players = append(r.holders, h), append(r.players, &h.player)
 	}
 	return nil
 }
@@ -134,19 +131,7 @@ func (r *lockRound) storm(ctx context.Context, n int) error {
 
 // end tells the holders to end, then the resources, and says what was not clean.
 func (r *lockRound) end(ctx context.Context) (unclean []string, err error) {
-	errs := make([]error, len(r.holders))
-	var all sync.WaitGroup
-	for i, h := range r.holders {
-		if !h.killed {
-			all.Go(func() { errs[i] = h.child.stop(stopWithin) })
-		}
-	}
-	all.Wait()
-	for i, err := range errs {
-		if err != nil {
-			unclean = append(unclean, fmt.Sprintf("holder %d did not end cleanly: %v\n%s", i, err, tail(r.holders[i].child.log)))
-		}
-	}
+	unclean = r.crew.end("holder")
 	if err := r.guarded.stop(stopWithin); err != nil {
 		unclean = append(unclean, fmt.Sprintf("the guarded resources did not end cleanly: %v\n%s", err, tail(r.guarded.log)))
 	}
@@ -155,39 +140,10 @@ func (r *lockRound) end(ctx context.Context) (unclean []string, err error) {
 
 // abandon ends what is left without waiting.
 func (r *lockRound) abandon() {
-	for _, h := range r.holders {
-		h.child.kill()
-		if h.file != nil {
-			_ = h.file.Close() // it was only read
-		}
-	}
+	r.crew.abandon()
 	if r.guarded != nil {
 		r.guarded.kill()
 	}
-}
-
-func (r *lockRound) catchUp() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, h := range r.holders {
-		if err := h.catchUp(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// until polls for a state of the journals.
-func (r *lockRound) until(ctx context.Context, is func() bool) bool {
-	for end := time.Now().Add(lockPatience); time.Now().Before(end); {
-		if r.catchUp() == nil && is() {
-			return true
-		}
-		if !pauseFor(ctx, 10*time.Millisecond) {
-			return false
-		}
-	}
-	return false
 }
 
 // idle says which live holder, or which name, has had no lease since a time.

@@ -53,22 +53,22 @@ func (d *locking) plan(cards []lockFault) (rounds []plannedLock) {
 	return rounds
 }
 
-// cards are the store's faults that were asked for and can happen.
-func (d *locking) cards() (cards []lockFault, err error) {
-	d.skipped = []SkippedFault{}
-	for _, name := range lockFaultNames() {
-		if len(d.Faults) > 0 && !slices.Contains(d.Faults, name) {
+// dealt are the faults that were asked for, all of them by default, and can happen.
+func dealt[F any](asked, names []string, fault func(name string) (f F, why string)) (cards []F, skipped []SkippedFault, err error) {
+	skipped = []SkippedFault{}
+	for _, name := range names {
+		if len(asked) > 0 && !slices.Contains(asked, name) {
 			continue
 		}
-		fault, why := d.engine.fault(name)
+		f, why := fault(name)
 		if why != "" {
-			d.skipped = append(d.skipped, SkippedFault{name, why})
+			skipped = append(skipped, SkippedFault{name, why})
 			continue
 		}
-		cards = append(cards, fault)
+		cards = append(cards, f)
 	}
 	if len(cards) == 0 {
-		return nil, fmt.Errorf("drill: none of these faults can happen here: %v", d.skipped)
+		return nil, nil, fmt.Errorf("drill: none of these faults can happen here: %v", skipped)
 	}
-	return cards, nil
+	return cards, skipped, nil
 }

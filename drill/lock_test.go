@@ -91,7 +91,7 @@ func seedWith(t *testing.T, wanted func(plannedLock) bool) uint64 {
 	t.Helper()
 	for seed := uint64(1); seed < 1000; seed++ {
 		d := &locking{LockOptions: LockOptions{Seed: seed, Rounds: 1}}
-		if wanted(d.plan([]lockFault{nothingHappens})[0]) {
+		if wanted(d.plan([]lockFault{nothingHappens.ofLock()})[0]) {
 			return seed
 		}
 	}
@@ -147,12 +147,12 @@ func journal(at int64, e holderEvent) holderEvent {
 
 // held is a lease from the question to the release, times in ms.
 func held(who, op int, token, asked, got, released, answered int64, outcome string) *holderProcess {
-	return &holderProcess{index: who, events: []holderEvent{
+	return &holderProcess{player[holderEvent]{index: who, events: []holderEvent{
 		journal(asked, holderEvent{Kind: "ask", Op: op, Name: "n", For: int64(time.Second)}),
 		journal(got, holderEvent{Kind: "got", Op: op, Name: "n", Token: token, Owner: "o"}),
 		journal(released, holderEvent{Kind: "release", Op: op}),
 		journal(answered, holderEvent{Kind: "released", Op: op, Err: outcome}),
-	}}
+	}}}
 }
 
 // shares makes it a lease that is shared, or of some permits.
@@ -202,7 +202,7 @@ func TestLockChecks(t *testing.T) {
 		{name: "overtaken while it did not run", holders: []*holderProcess{
 			held(0, 1, 20, 0, 900, 910, 911, "").with(500, holderEvent{Kind: "stall", For: 300 * 1e6}), held(1, 1, 10, 600, 700, 800, 801, "")}},
 		{name: "no answer", holders: []*holderProcess{(&holderProcess{}).with(0, holderEvent{Kind: "ask", Op: 1, Name: "n", For: second})}, want: "waiting"},
-		{name: "no answer, but it was killed", holders: []*holderProcess{(&holderProcess{killed: true}).with(0, holderEvent{Kind: "ask", Op: 1, Name: "n", For: second})}},
+		{name: "no answer, but it was killed", holders: []*holderProcess{(&holderProcess{player[holderEvent]{killed: true}}).with(0, holderEvent{Kind: "ask", Op: 1, Name: "n", For: second})}},
 		{name: "its deadline", holders: []*holderProcess{waited(1001, "deadline")}},
 		{name: "before its deadline", holders: []*holderProcess{waited(700, "deadline")}, want: "waiting"},
 		{name: "long after its deadline", holders: []*holderProcess{waited(2500, "deadline")}, want: "waiting"},
@@ -301,7 +301,7 @@ func FuzzJournal(f *testing.F) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		h := &holderProcess{log: file}
+		h := &holderProcess{player[holderEvent]{log: file}}
 		defer func() {
 			if h.file != nil {
 				_ = h.file.Close()

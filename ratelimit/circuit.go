@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/store"
 )
 
@@ -43,6 +44,7 @@ func (c *circuit) call(ctx context.Context, timeout time.Duration, fn func(conte
 		c.failures.Store(0)
 	case !gone(err): // one key cannot be decided, others can
 	case ctx.Err() != nil: // the caller has left; that says nothing of the store
+	case mutant.CircuitOff:
 	case c.failures.Add(1) >= opensAfter && c.open.CompareAndSwap(false, true):
 		select {
 		case c.wake <- struct{}{}:

@@ -30,6 +30,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/internal/mutant"
 	"github.com/holdfast-dev/holdfast/store"
 )
 
@@ -197,6 +198,9 @@ func (l *Limiter) Live() int { return int(l.live.Load()) }
 func (l *Limiter) ReloadFiles(paths ...string) error {
 	rules, err := LoadRules(paths...)
 	if err != nil {
+		if mutant.HalfReload {
+			l.rules.Store(&Rules{})
+		}
 		return err
 	}
 	return l.Reload(rules)

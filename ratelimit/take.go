@@ -52,7 +52,7 @@ const (
 var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *store.Tx, in takeIn) takeOut {
 	n := len(in.Rules) / perRule
 	out := takeOut{Outcome: taken, Taken: tx.Now(), States: make([]string, 0, n*perState)}
-	if in.Mode == modeReserve {
+	if in.Mode == modeReserve && !mutant.ReservedAgain {
 		out.before(tx, in.Keys[n])
 	}
 	wants := make([]want, n)
@@ -65,7 +65,9 @@ var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *
 	for i := range wants {
 		w := &wants[i]
 		if in.Mode != modeLook && (out.Outcome == taken && !w.refuses || out.Outcome == refused && w.harms()) {
-			w.take(w.cost, in.ID)
+			if !mutant.Uncounted || tx.Now()%4 > 0 {
+				w.take(w.cost, in.ID)
+			}
 		}
 		out.States = w.appendState(out.States)
 	}
@@ -122,6 +124,9 @@ func (w *want) appendState(to []string) []string {
 		refuses = "1"
 	}
 	left, more := w.left(), int64(0)
+	if mutant.HalfWait && w.refuses {
+		w.waits /= 2
+	}
 	if left < w.most {
 		more = w.wait(left + 1)
 	}

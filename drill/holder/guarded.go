@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-dev/holdfast/drill/web"
 	"github.com/holdfast-dev/holdfast/lock/guard"
 	"github.com/holdfast-dev/holdfast/sqldb"
 	"github.com/holdfast-dev/holdfast/store"
@@ -66,32 +67,7 @@ func Serve(ctx context.Context, o GuardedOptions) (err error) {
 	mux := http.NewServeMux()
 	mux.Handle("POST /rows/{name}", guard.HTTP(logged(g.row)))
 	mux.Handle("POST /files/{name}", guard.HTTP(logged(g.line)))
-	return serve(ctx, mux, o.Ready)
-}
-
-func serve(ctx context.Context, handler http.Handler, ready func(net.Listener) error) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	if err := ready(l); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	served := make(chan error, 1)
-	go func() { served <- web.Serve(l) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
-	defer cancel()
-	err = web.Shutdown(clean)
-	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
-		err = errors.Join(err, ended)
-	}
-	return err
+	return web.Serve(ctx, "127.0.0.1:0", mux, o.Ready, writeTime, func() error { return nil })
 }
 
 type write = func(w http.ResponseWriter, r *http.Request, f guard.Fence) error

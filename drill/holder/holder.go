@@ -104,7 +104,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		l, err = openAPI(o)
 	}
 	if err != nil {
-		return errors.Join(err, log.close())
+		return errors.Join(err, log.Close())
 	}
 	h := &holder{Options: o, locks: l, log: log, dice: rand.New(rand.NewPCG(o.Seed, uint64(o.Who))), resource: newResource(o.Resource)}
 	var watch sync.WaitGroup
@@ -121,14 +121,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := l.close(clean); err != nil {
 		log.write(Event{Kind: "leftover", Err: err.Error()}) // a store that is gone is no fault of this program
 	}
-	return log.close()
+	return log.Close()
 }
 
 // holder is one that runs.
 type holder struct {
 	Options
 	locks    locks
-	log      *journal
+	log      journal
 	dice     *rand.Rand
 	resource *resource
 	op       int

@@ -53,6 +53,16 @@ const (
 	BackTwice = false
 	// LeaseUntold keeps units that were leased by a request whose answer was lost.
 	LeaseUntold = false
+	// Uncounted has limits admit one call in four or so that they do not count.
+	Uncounted = false
+	// HalfWait tells who is refused half of the time to wait.
+	HalfWait = false
+	// ReservedAgain takes a reservation again each time that it is made.
+	ReservedAgain = false
+	// CircuitOff has every call wait for a store that does not answer.
+	CircuitOff = false
+	// HalfReload takes rules away when a rule file has an error.
+	HalfReload = false
 	// GuardOff lets resources take writes of older leases.
 	GuardOff = false
 	// MarkLost has tokens follow the engine's clock alone, which can go back.
