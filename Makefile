@@ -32,6 +32,7 @@ drill: build ## the drills on the embedded engines
 	$(BIN) drill backup
 	$(BIN) drill failover
 	$(BIN) drill lock
+	$(BIN) drill limit
 
 model: ## check the model of the nodes and its mutants; needs spin and gcc
 	@scripts/model

@@ -15,7 +15,8 @@
 // and the moments of kills are dealt from shuffled decks; the seed that is printed deals the
 // same cards again, though not to the same requests at the same instants.
 //
-// Failover and Lock do the same to nodes and to locks; package holder has the programs that Lock lets loose.
+// Failover, Lock and Limit do the same to nodes, locks and limits; packages holder and caller have the programs that
+// Lock and Limit let loose.
 //
 // Cost: both cores for 10 to 90 seconds.
 package drill

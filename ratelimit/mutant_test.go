@@ -25,6 +25,7 @@ func TestMutants(t *testing.T) {
 		"mutant_refusedtakes": {"^TestConformance$/^mem$/^all or nothing$", "counted what it refused"},
 		"mutant_takespart":    {"^TestConformance$/^mem$/^all or nothing$", "counted what tight refused"},
 		"mutant_fullshare":    {"^TestLocalShare$", "20 of 20 came in"},
+		"mutant_halfreload":   {"^TestReloadFiles$", "the old rules have gone"},
 		"mutant_leasekept":    {"^TestConformance$/^mem$/^slots$", "the slot of a dead caller comes back"},
 		"mutant_leaseendless": {"^TestFleetBound$", "units in"},
 		"mutant_backtwice":    {"^TestFleetBound$", "units in"},
