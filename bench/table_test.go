@@ -44,7 +44,7 @@ type group struct {
 	open              func(t *testing.T) []*measure
 }
 
-var groups = []group{storeGroup, lockGroup, handOffGroup, fairGroup, commandsGroup, herdGroup, handOffAllocs, ledgerGroup, holdGroup, httpGroup, mixedGroup, overloadGroup, paymentGroup, paceGroup}
+var groups = []group{storeGroup, lockGroup, handOffGroup, fairGroup, commandsGroup, herdGroup, handOffAllocs, limitGroup, limitFailedGroup, limitManyGroup, ledgerGroup, holdGroup, httpGroup, mixedGroup, overloadGroup, paymentGroup, paceGroup}
 
 // TestTable is no test: it measures. Without -table it does one short round of everything, to
 // show that it still can.
