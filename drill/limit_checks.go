@@ -76,10 +76,14 @@ func (r *limitRound) count() {
 	}
 }
 
-// named says whether an answer is one that a package names: a decision, or that the store did not answer in time, which
-// can be so on a busy machine too; and when the store was in trouble, whatever its server says.
+// namedAnswers are in those that a package names, beside decisions: that the store did not answer in time, which
+// can be so on a busy machine too; and a caller's own deadline for a server.
+var namedAnswers = []string{"ratelimit: store: ", "problem:store-unavailable", "problem:outcome-unknown", "Client.Timeout exceeded"}
+
+// named says whether an answer is one that a package names. When the store is in trouble, its server may say anything.
 func (r *limitRound) named(p *callerProcess, e callerEvent) bool {
-	return e.Err == "" || strings.Contains(e.Err, "ratelimit: store: ") || r.troubled(e.Sent, e.At) || stalledIn(p, e.Sent, e.At)
+	return e.Err == "" || r.troubled(e.Sent, e.At) || stalledIn(p, e.Sent, e.At) ||
+		slices.ContainsFunc(namedAnswers, func(text string) bool { return strings.Contains(e.Err, text) })
 }
 
 // troubled: something was the matter with the store at that time.
