@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +21,6 @@ type fleet struct {
 	nursery *nursery
 	dir     string
 	bin     string
-	command []string // what they are; by default serve
 	args    []string // of every server
 
 	mu      sync.Mutex
@@ -61,11 +59,7 @@ func (f *fleet) launch(m *member, i int) (err error) {
 		f.starts++
 		ready := filepath.Join(f.dir, fmt.Sprintf("ready-%d", f.starts))
 		f.mu.Unlock()
-		args := []string{"serve", "--log-level", "warn"}
-		if len(f.command) > 0 {
-			args = slices.Clone(f.command)
-		}
-		args = append(append(args, "--listen", m.addr, "--ready-file", ready), f.args...)
+		args := append([]string{"serve", "--log-level", "warn", "--listen", m.addr, "--ready-file", ready}, f.args...)
 		var c *child
 		if c, err = f.nursery.start(f.bin, log, args...); err != nil {
 			return err

@@ -20,7 +20,7 @@ func newLockServer(d *site) (_ lockEngine, err error) {
 		"--provider", "http://127.0.0.1:1", // nobody pays here
 	}}}
 	if d.rules != "" {
-		s.fleet.command, s.fleet.args = []string{"drill", "decisions"}, []string{"--store", d.place.store, "--rules", d.rulesFile(), "--timeout", d.timeout().String()}
+		s.fleet.args = append(s.fleet.args, "--limits", d.rulesFile(), "--limits-timeout", d.timeout().String())
 	}
 	defer func() {
 		if err != nil {

@@ -12,17 +12,16 @@ import (
 )
 
 type drillCmd struct {
-	Sale     drillSaleCmd      `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
-	Restart  drillRestartCmd   `cmd:"" help:"Rolling restarts under load: no request fails."`
-	Failover drillFailoverCmd  `cmd:"" help:"Nodes under faults: nothing that was acknowledged is lost, every history is linearizable."`
-	Watched  drillWatchedCmd   `cmd:"" hidden:"" passthrough:"all" help:"Run a node under the drill's eyes."`
-	Backup   drillBackupCmd    `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
-	Lock     drillLockCmd      `cmd:"" help:"Locks under faults: no late holder writes after a later one, and the lock is one."`
-	Holder   drillHolderCmd    `cmd:"" hidden:"" help:"A process of the lock drill that leases names and writes."`
-	Guarded  drillGuardedCmd   `cmd:"" hidden:"" help:"What the names of the lock drill guard: a table and files."`
-	Limit    drillLimitCmd     `cmd:"" help:"Limits under faults: no interval admits more than a rule, and nobody waits for a store that is gone."`
-	Decision drillDecisionsCmd `cmd:"" hidden:"" name:"decisions" help:"What callers of the limit drill ask, on an embedded store."`
-	Caller   drillCallerCmd    `cmd:"" hidden:"" help:"A process of the limit drill that asks."`
+	Sale     drillSaleCmd     `cmd:"" help:"A sale: buyers, duplicates, cut connections, a bad provider, killed servers."`
+	Restart  drillRestartCmd  `cmd:"" help:"Rolling restarts under load: no request fails."`
+	Failover drillFailoverCmd `cmd:"" help:"Nodes under faults: nothing that was acknowledged is lost, every history is linearizable."`
+	Watched  drillWatchedCmd  `cmd:"" hidden:"" passthrough:"all" help:"Run a node under the drill's eyes."`
+	Backup   drillBackupCmd   `cmd:"" help:"Backups under load, a kill, and restores: nothing from before is lost."`
+	Lock     drillLockCmd     `cmd:"" help:"Locks under faults: no late holder writes after a later one, and the lock is one."`
+	Holder   drillHolderCmd   `cmd:"" hidden:"" help:"A process of the lock drill that leases names and writes."`
+	Guarded  drillGuardedCmd  `cmd:"" hidden:"" help:"What the names of the lock drill guard: a table and files."`
+	Limit    drillLimitCmd    `cmd:"" help:"Limits under faults: no interval admits more than a rule, and nobody waits for a store that is gone."`
+	Caller   drillCallerCmd   `cmd:"" hidden:"" help:"A process of the limit drill that asks."`
 }
 
 type drillSaleCmd struct {

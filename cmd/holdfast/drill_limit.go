@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"time"
 
 	"github.com/holdfast-dev/holdfast/drill"
@@ -49,16 +48,4 @@ func (c *drillCallerCmd) Run(e *env) error {
 		return err
 	}
 	return drillcaller.Look(e.ctx, o, of)
-}
-
-type drillDecisionsCmd struct {
-	Store     string        `required:""`
-	Rules     string        `required:"" type:"path"`
-	Listen    string        `required:""`
-	Timeout   time.Duration `required:""`
-	ReadyFile string        `required:"" type:"path"`
-}
-
-func (c *drillDecisionsCmd) Run(e *env) error {
-	return drillcaller.Serve(e.ctx, drillcaller.ServeOptions{Store: c.Store, Rules: c.Rules, Listen: c.Listen, Timeout: c.Timeout, Ready: func(l net.Listener) error { return announce(c.ReadyFile, l) }})
 }
