@@ -51,14 +51,17 @@ var may = map[string][]string{
 	"ratelimit/envoy": {"ratelimit", "internal/mutant"},
 
 	// floor 3
-	"server": {"backup", "flashsale", "payment", "ledger", "lock", "store", "sqldb", "internal/idem", "internal/mutant"},
+	"server": {"backup", "flashsale", "payment", "ledger", "lock", "ratelimit", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "lock", "store", "sqldb",
-		"ratelimit", "ratelimit/envoy", "drill", "drill/holder", "replica", "internal/mutant"},
+		"ratelimit", "ratelimit/envoy", "drill", "drill/caller", "drill/holder", "replica", "internal/mutant"},
 	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
 	// outside: judges the others, so imports none of them; and the programs that it judges them by
-	"drill":        {},
-	"drill/holder": {"lock", "lock/guard", "store", "sqldb"},
+	"drill":         {},
+	"drill/journal": {},
+	"drill/web":     {},
+	"drill/holder":  {"lock", "lock/guard", "store", "sqldb", "drill/journal", "drill/web"},
+	"drill/caller":  {"ratelimit", "store", "drill/journal", "drill/web"},
 }
 
 type pkg struct {
