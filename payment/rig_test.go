@@ -261,10 +261,14 @@ func (s *seats) lapse(ctx context.Context, point string, c Claim) error {
 	if _, on := s.gone.LoadAndDelete(point); !on {
 		return nil
 	}
-	return s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+	err := s.db.Write(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE seats SET state = 'expired' WHERE id = $1 AND state = 'held'`, c.Hold)
 		return err
 	})
+	if err != nil { // time goes on
+		s.gone.Store(point, true)
+	}
+	return err
 }
 
 func (s *seats) Live(ctx context.Context, claims []Claim) (gone []error, err error) {
