@@ -21,7 +21,7 @@ var (
 	turn   = flag.Duration("turn", time.Second, "how long each turn is")
 	only   = flag.String("only", "", "measure groups whose name has this in it")
 	row    = flag.String("row", "", "measure rows whose name has this in it")
-	write  = flag.String("write", "", "write the table into this file, between its marks")
+	write  = flag.String("write", "", "write the tables into this file, between its marks, if all were measured")
 )
 
 func TestMain(m *testing.M) { sqldbtest.Main(m) }
@@ -71,7 +71,9 @@ func TestTable(t *testing.T) {
 			out.WriteString(text)
 		})
 	}
-	if *write != "" && !t.Failed() {
+	if part := *only != "" || *row != ""; part && *write != "" {
+		fmt.Printf("\n%s stays as it is: not everything was measured\n", *write)
+	} else if *write != "" && !t.Failed() {
 		if err := replace(*write, out.String()); err != nil {
 			t.Fatal(err)
 		}

@@ -16,11 +16,12 @@ import (
 )
 
 type upCmd struct {
-	Listen string `help:"Address to listen on; loopback only, unless --config has API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
-	Data   string `help:"Directory of the data." default:"holdfast-data" type:"path" env:"HOLDFAST_DATA"`
-	Config string `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
-	Nodes  int    `help:"Keep permits on so many nodes (3 or 5), each with a Valkey or Redis of its own (it has to be installed), instead of in this process." default:"0"`
-	Faults bool   `help:"Let the simulated provider be late, time out and refuse, as in a bad night." default:"true" negatable:""`
+	Listen string   `help:"Address to listen on; loopback only, unless --config has API keys." default:"127.0.0.1:8080" env:"HOLDFAST_LISTEN"`
+	Data   string   `help:"Directory of the data." default:"holdfast-data" type:"path" env:"HOLDFAST_DATA"`
+	Config string   `help:"File with API keys (see 'holdfast key new')." type:"path" env:"HOLDFAST_CONFIG"`
+	Nodes  int      `help:"Keep permits on so many nodes (3 or 5), each with a Valkey or Redis of its own (it has to be installed), instead of in this process." default:"0"`
+	Limits []string `help:"Rule files of limits, for /v1/limits; read again when they change." type:"path" env:"HOLDFAST_LIMITS"`
+	Faults bool     `help:"Let the simulated provider be late, time out and refuse, as in a bad night." default:"true" negatable:""`
 }
 
 func (c *upCmd) Run(e *env) (err error) {
@@ -57,6 +58,7 @@ func (c *upCmd) Run(e *env) (err error) {
 	n, err := open(e.ctx, shopConfig{
 		store: where, db: "sqlite:" + filepath.Join(c.Data, "holdfast.db"),
 		provider: p.url, providerTimeout: time.Second, server: cfgServer, logger: e.logger,
+		limits: c.Limits, limitsTimeout: upLimitsTimeout,
 	})
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -74,6 +76,9 @@ func (c *upCmd) Run(e *env) (err error) {
 	storm.ctx = ctx
 	return n.server.Serve(ctx, l, grace)
 }
+
+// upLimitsTimeout is longer than that of 'serve': everything shares one machine's disk.
+const upLimitsTimeout = 100 * time.Millisecond
 
 func (c *upCmd) rates() paysim.Rates {
 	if c.Faults {
