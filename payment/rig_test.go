@@ -36,6 +36,7 @@ type rig struct {
 
 func each(t *testing.T, fn func(r *rig)) {
 	sqldbtest.Each(t, func(t *testing.T, db *sqldb.DB) {
+		t.Parallel() // most of it is waiting
 		if err := db.Migrate(t.Context(), sqldb.Core(), idem.Migrations(), ledger.Migrations(), Migrations()); err != nil {
 			t.Fatal(err)
 		}

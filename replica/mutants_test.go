@@ -30,6 +30,7 @@ func TestMutants(t *testing.T) {
 		{"mutant_gateoff", "./gate", "TestHeldUntilCommitted", "left before it was committed"},
 	} {
 		t.Run(c.name+strings.TrimPrefix(c.in, "."), func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", "^"+c.test+"$", c.in)
 			cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+c.name)
 			out, err := cmd.CombinedOutput()
