@@ -31,7 +31,7 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 		}
 		holds = a
 	}
-	d, steps, err := l.plan(reqs)
+	d, steps, err := l.plan(reqs, false)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -47,7 +47,9 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	case holds != nil:
 		steps[0].all[0].holds = holds
 	case mode == modeTake && len(reqs) > 1 && anyLeased(steps):
+		keys := keysOf(steps)
 		steps, took = l.takeLeased(ctx, &d, steps)
+		d.Atomic = d.Atomic && (keys < 2 || keys == keysOf(steps)) // what was held was taken key by key
 		if d.Source = FromLease; !d.Allowed || len(steps) == 0 {
 			if !d.Allowed {
 				giveUsed(took)
@@ -55,7 +57,6 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 			d.sum()
 			return d, nil
 		}
-		d.Atomic = d.Atomic && len(took) == 0
 	}
 	d.Source = FromStore
 	for _, s := range steps {
@@ -76,6 +77,14 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	return d, nil
 }
 
+// keysOf is how many keys there are in steps.
+func keysOf(steps []step) (n int) {
+	for _, s := range steps {
+		n += len(s.all)
+	}
+	return n
+}
+
 // needsID says whether entries will stand in the store.
 func needsID(steps []step) bool {
 	for _, s := range steps {
@@ -90,7 +99,7 @@ func needsID(steps []step) bool {
 
 // step decides one step, by the store or without it.
 func (l *Limiter) step(ctx context.Context, d *Decision, s step, mode int64, id string) error {
-	m := made{step: s, by: l, where: l.store.Load(), id: id, parts: 1}
+	m := made{step: s, by: l, where: l.store.Load(), id: id, kept: mode == modeReserve, parts: 1}
 	out, err := m.take(ctx, m.in(mode, l.opts.ReserveFor, nil))
 	if err != nil {
 		if ctx.Err() != nil {
@@ -140,7 +149,7 @@ func (m made) in(mode int64, life time.Duration, some func(*wants) bool) takeIn 
 		in.Keys = append(in.Keys, w.whole)
 		in.Rules = append(in.Rules, words[0], words[1], words[2], strconv.FormatInt(w.cost, 10), w.shade)
 	}
-	if mode == modeReserve {
+	if mode == modeReserve || mode == modeRenew {
 		in.Keys = append(in.Keys, m.record())
 	}
 	return in
@@ -161,10 +170,13 @@ func (d *Decision) note(m made, mode int64, out takeOut) error {
 	}
 	for i, w := range m.all {
 		f := out.States[i*perState:]
-		w.passed = f[0] == "1"
+		w.passed = w.Shadow && f[0] == "1"
 		for _, r := range w.requests {
 			st := &d.Statuses[r]
 			st.Refused, st.Remaining, st.Wait, st.Reset = f[0] == "1", num(f[1]), micros(f[2]), micros(f[3])
+			if out.Outcome == reservedBefore && !w.Shadow && st.Refused { // it was admitted then
+				st.Refused, st.Wait = false, 0
+			}
 		}
 	}
 	return nil

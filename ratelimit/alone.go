@@ -15,7 +15,7 @@ func (l *Limiter) alone(d *Decision, s step, mode int64, id string) error {
 	if parts == 0 {
 		parts = int64(l.opts.Processes)
 	}
-	mine := made{step: step{tag: s.tag}, by: l, where: l.share, id: id, parts: parts}
+	mine := made{step: step{tag: s.tag}, by: l, where: l.share, id: id, kept: mode == modeReserve, parts: parts}
 	for _, w := range s.all {
 		switch {
 		case w.OnError == Open:

@@ -65,8 +65,8 @@ func plan() storetest.Plan {
 			}
 			return storetest.Do(settle, in)
 		}
-		in := takeIn{Keys: used, Mode: r.Int64N(3), ID: id, Life: 20_000 + r.Int64N(80)*500, Rules: rules}
-		if in.Mode == modeReserve {
+		in := takeIn{Keys: used, Mode: r.Int64N(4), ID: id, Life: 20_000 + r.Int64N(80)*500, Rules: rules}
+		if in.Mode >= modeReserve {
 			in.Keys, in.ID = append(used, slot+"r"+strconv.Itoa(record)), fmt.Sprint("id", record)
 		}
 		return storetest.Do(take, in)

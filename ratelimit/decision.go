@@ -107,12 +107,14 @@ type made struct {
 	by    *Limiter
 	where *store.Store
 	id    string
+	kept  bool  // it is a reservation, and has a record
 	taken int64 // µs by the clock of where
 	parts int64 // the limits were divided by that
 }
 
-// plan sorts requests into steps. The statuses are filled as far as the rules alone say.
-func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
+// plan sorts requests into steps. The statuses are filled as far as the rules alone say. AnyCost is for calls that were
+// decided before, perhaps by other rules.
+func (l *Limiter) plan(reqs []Request, anyCost bool) (d Decision, steps []step, err error) {
 	if len(reqs) == 0 || len(reqs) > maxRequests {
 		return d, nil, invalid("requests", "%d are not 1..%d", len(reqs), maxRequests)
 	}
@@ -133,9 +135,14 @@ func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
 			d.Statuses[i].Remaining, d.Statuses[i].Refused = 0, true
 			d.Allowed = d.Allowed && lim.Shadow
 		default:
-			if steps, err = addTo(steps, &room, lim, r, i); err != nil {
-				return d, nil, fmt.Errorf("request %d: %w", i, err)
+			var fits bool
+			if steps, fits = addTo(steps, &room, lim, r, i, anyCost); fits {
+				continue
 			}
+			if !lim.Shadow {
+				return d, nil, fmt.Errorf("request %d: %w", i, invalid("Cost", "%d is above what rule %q ever admits at once (%d)", r.Cost, lim.Name, lim.most))
+			}
+			d.Statuses[i].Refused = true // it changes nothing for the others
 		}
 	}
 	d.Atomic = len(steps) < 2
@@ -145,13 +152,28 @@ func (l *Limiter) plan(reqs []Request) (d Decision, steps []step, err error) {
 // maxRequests bounds a call.
 const maxRequests = 64
 
-func addTo(steps []step, room *[]wants, lim *limit, r Request, i int) ([]step, error) {
+// addTo gives a request its place. It does not fit when a rule never admits at once what the call wants of it.
+func addTo(steps []step, room *[]wants, lim *limit, r Request, i int, anyCost bool) (to []step, fits bool) {
 	tag, whole := lim.place(r.Key)
 	at := -1
+	var w *wants
 	for k := range steps {
-		if steps[k].tag == tag {
-			at = k
+		if steps[k].tag != tag {
+			continue
 		}
+		at = k
+		for _, had := range steps[k].all {
+			if had.whole == whole {
+				w = had
+			}
+		}
+	}
+	had := int64(0)
+	if w != nil {
+		had = w.cost
+	}
+	if had+r.Cost > lim.most && !anyCost {
+		return steps, false
 	}
 	if at < 0 {
 		if steps == nil {
@@ -160,12 +182,6 @@ func addTo(steps []step, room *[]wants, lim *limit, r Request, i int) ([]step, e
 		steps = append(steps, step{tag: tag, all: make([]*wants, 0, cap(*room)-len(*room))})
 		at = len(steps) - 1
 	}
-	var w *wants
-	for _, had := range steps[at].all {
-		if had.whole == whole {
-			w = had
-		}
-	}
 	if w == nil {
 		*room = append(*room, wants{limit: lim, whole: whole})
 		w = &(*room)[len(*room)-1]
@@ -173,10 +189,8 @@ func addTo(steps []step, room *[]wants, lim *limit, r Request, i int) ([]step, e
 		steps[at].all = append(steps[at].all, w)
 	}
 	w.requests = append(w.requests, i)
-	if w.cost += r.Cost; w.cost > lim.most {
-		return nil, invalid("Cost", "%d is above what rule %q ever admits at once (%d)", w.cost, lim.Name, lim.most)
-	}
-	return steps, nil
+	w.cost += r.Cost
+	return steps, true
 }
 
 // sameSlot refuses calls whose rules are in several slots, unless they said that they may be.
@@ -233,18 +247,28 @@ func (d Decision) Release(ctx context.Context) error {
 }
 
 // Renew gives the slots of Concurrency that the call took their Lease again, and says whether they are
-// still there: false when one has ended and others have the slot. Errors: ErrStore.
+// still there: false when one has ended and others have the slot. A reservation can then be settled for as long as a
+// new one, and a slot of it that has ended is not taken again. Errors: ErrStore; of a reservation also ErrNotReserved and
+// ErrSettled.
 func (d Decision) Renew(ctx context.Context) (bool, error) {
 	for _, m := range d.calls {
-		in := m.in(modeTake, 0, func(w *wants) bool { return w.kind == kindConcurrency })
+		mode := int64(modeTake)
+		if m.kept {
+			mode = modeRenew
+		}
+		in := m.in(mode, m.by.opts.ReserveFor, func(w *wants) bool { return w.kind == kindConcurrency && !w.passed })
 		if len(in.Keys) == 0 {
 			continue
 		}
 		out, err := m.take(ctx, in)
-		if err != nil {
+		switch {
+		case err != nil:
 			return false, fmt.Errorf("%w: %w", ErrStore, err)
-		}
-		if out.Outcome != taken {
+		case out.Outcome == notReserved:
+			return false, ErrNotReserved
+		case out.Outcome == settledBefore:
+			return false, ErrSettled
+		case out.Outcome != taken:
 			return false, nil
 		}
 	}

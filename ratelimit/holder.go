@@ -168,7 +168,7 @@ func (h *holder) none(at, most time.Duration) {
 
 // decided takes what the store said of a call that it decided itself.
 func (h *holder) decided(at time.Duration, refused bool, left int64, wait time.Duration) {
-	if h.left = left; refused && h.demand() >= hotCalls && !h.asking {
+	if h.left = left; refused && left == 0 && h.demand() >= hotCalls && !h.asking {
 		h.more = at + wait
 		h.none(at, wait)
 	}

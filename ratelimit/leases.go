@@ -36,6 +36,8 @@ const (
 	leaseSweep = 50 * time.Millisecond
 	// idleLease is when a key that nobody asks for is forgotten.
 	idleLease = 2 * time.Second
+	// mostEnding is of how many keys what is held is given back at once.
+	mostEnding = 16
 	// evictLooks is how many keys are looked at to find one that can be forgotten.
 	evictLooks = 8
 )
@@ -96,16 +98,21 @@ type said struct {
 	wait, reset time.Duration
 }
 
-// local decides a call by what the process holds of a key, if it can.
-func (l *Limiter) local(ctx context.Context, lim *limit, key string, cost int64) (*leased, said) {
-	for range 3 {
-		a := l.leaseOf(lim, key)
-		if a == nil {
+// local decides a call by what the process holds of a key, if it can; a patient one waits for the answer to one request.
+func (l *Limiter) local(ctx context.Context, lim *limit, key string, cost int64, patient bool) (a *leased, v said) {
+	if share := l.shareOf(lim); share < fewLeased || share < cost {
+		return nil, said{verdict: leaseStrict}
+	}
+	for tries := 2; tries > 0; tries-- {
+		if a = l.leaseOf(lim, key); a == nil {
 			break
 		}
-		v, wait := a.try(l, lim, cost)
-		if v.verdict != leaseAsk {
+		var wait <-chan struct{}
+		if v, wait = a.try(l, lim, cost); v.verdict != leaseAsk {
 			return a, v
+		}
+		if !patient {
+			break
 		}
 		select {
 		case <-wait:
@@ -113,7 +120,15 @@ func (l *Limiter) local(ctx context.Context, lim *limit, key string, cost int64)
 			return a, said{verdict: leaseStrict}
 		}
 	}
-	return nil, said{verdict: leaseStrict}
+	return a, said{verdict: leaseStrict}
+}
+
+// shareOf is how much of a rule this process may hold.
+func (l *Limiter) shareOf(lim *limit) int64 {
+	if lim.kind == kindToken {
+		return lim.most / (lim.parts * l.processes())
+	}
+	return lim.most / lim.parts
 }
 
 // nothing is a channel for who need not wait.
@@ -129,13 +144,14 @@ func (a *leased) try(l *Limiter, lim *limit, cost int64) (said, <-chan struct{})
 	a.limit = lim
 	at := l.since()
 	v, more := a.take(at, cost)
+	epoch, seq := a.epoch, a.seq // a request that is sent now is told that these units are used
 	if (more || v == leaseAsk) && !a.asking && !l.ask(a, at, 0, cost) {
 		v = leaseStrict
 	}
-	out := said{verdict: v, left: a.left + a.held, epoch: a.epoch, seq: a.seq, reset: max(a.more-at, 0)}
+	out := said{verdict: v, left: a.left + a.held, epoch: epoch, seq: seq, reset: max(a.more-at, 0)}
 	switch v {
 	case leaseNone:
-		out.left, out.wait = a.held, max(out.reset, time.Millisecond)
+		out.left, out.wait = a.held, max(out.reset, a.noneUntil-at, time.Millisecond)
 	case leaseAsk:
 		return out, a.done
 	}
@@ -223,7 +239,13 @@ func (l *Limiter) sweepOnce() {
 		names, all = append(names, name), append(all, a)
 	}
 	l.leases.mu.RUnlock()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	free := make(chan struct{}, mostEnding)
 	for i, a := range all {
+		if l.ctx.Err() != nil {
+			return // closeLeases gives back the rest
+		}
 		a.mu.Lock()
 		at := l.since()
 		a.count(at, 0)
@@ -238,9 +260,15 @@ func (l *Limiter) sweepOnce() {
 		a.mu.Unlock()
 		if ended {
 			l.leases.mu.Lock()
-			delete(l.leases.all, names[i])
+			if l.leases.all[names[i]] == a {
+				delete(l.leases.all, names[i])
+			}
 			l.leases.mu.Unlock()
-			l.endLease(context.Background(), a)
+			free <- struct{}{}
+			wg.Go(func() {
+				l.endLease(context.Background(), a)
+				<-free
+			})
 		}
 	}
 }
@@ -263,7 +291,7 @@ func (l *Limiter) endLease(ctx context.Context, a *leased) {
 // closeLeases gives back what the process holds.
 func (l *Limiter) closeLeases(ctx context.Context) {
 	var wg sync.WaitGroup
-	free := make(chan struct{}, 16)
+	free := make(chan struct{}, mostEnding)
 	for _, a := range l.leases.all { // nobody else is left
 		a.mu.Lock()
 		a.ended = true
@@ -284,7 +312,7 @@ func (l *Limiter) allowLeased(ctx context.Context, r Request) (Decision, *leased
 	if err != nil || lim.parts == 0 || r.Cost > lim.most {
 		return Decision{}, nil, false
 	}
-	a, s := l.local(ctx, lim, r.Key, r.Cost)
+	a, s := l.local(ctx, lim, r.Key, r.Cost, true)
 	if s.verdict == leaseStrict {
 		return Decision{}, a, false
 	}
@@ -339,7 +367,7 @@ func (l *Limiter) takeLeased(ctx context.Context, d *Decision, steps []step) (re
 				all = append(all, w)
 				continue
 			}
-			a, v := l.local(ctx, w.limit, d.Statuses[w.requests[0]].Request.Key, w.cost)
+			a, v := l.local(ctx, w.limit, d.Statuses[w.requests[0]].Request.Key, w.cost, false)
 			if v.verdict == leaseStrict {
 				w.holds = a
 				all = append(all, w)

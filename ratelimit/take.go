@@ -20,6 +20,7 @@ const (
 	modeTake = iota
 	modeLook
 	modeReserve
+	modeRenew // what was reserved
 )
 
 type takeIn struct {
@@ -42,6 +43,7 @@ const (
 	taken
 	reservedBefore
 	settledBefore
+	notReserved
 )
 
 const (
@@ -52,8 +54,8 @@ const (
 var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *store.Tx, in takeIn) takeOut {
 	n := len(in.Rules) / perRule
 	out := takeOut{Outcome: taken, Taken: tx.Now(), States: make([]string, 0, n*perState)}
-	if in.Mode == modeReserve && !mutant.ReservedAgain {
-		out.before(tx, in.Keys[n])
+	if in.Mode == modeReserve && !mutant.ReservedAgain || in.Mode == modeRenew {
+		out.before(tx, in.Keys[n], in.Mode)
 	}
 	wants := make([]want, n)
 	for i := range wants {
@@ -71,22 +73,27 @@ var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *
 		}
 		out.States = w.appendState(out.States)
 	}
-	if in.Mode == modeReserve && out.Outcome == taken {
-		tx.SetInt(in.Keys[n], tx.Now(), store.Until(tx.Now()+in.Life))
+	if (in.Mode == modeReserve || in.Mode == modeRenew) && out.Outcome == taken {
+		tx.SetInt(in.Keys[n], out.Taken, store.Until(tx.Now()+in.Life))
 	}
 	return out
 })
 
 // before looks whether this reservation was made already.
-func (out *takeOut) before(tx *store.Tx, record string) {
+func (out *takeOut) before(tx *store.Tx, record string, mode int64) {
 	v, ok := tx.Get(record)
 	if !ok {
+		if mode == modeRenew {
+			out.Outcome = notReserved
+		}
 		return
 	}
 	when, settled, _ := strings.Cut(v, " ")
-	out.Taken, out.Outcome = num(when), reservedBefore
+	out.Taken = num(when)
 	if settled != "" {
 		out.Outcome = settledBefore
+	} else if mode == modeReserve {
+		out.Outcome = reservedBefore
 	}
 }
 
@@ -105,8 +112,8 @@ func wanted(tx *store.Tx, in takeIn, i int) want {
 	if !w.mine {
 		w.waits = w.wait(w.cost)
 	}
-	w.refuses = w.waits > 0
-	if w.kind == kindLeaky && !w.refuses {
+	w.refuses = w.waits > 0 || in.Mode == modeRenew && !w.mine
+	if w.kind == kindLeaky && w.waits == 0 {
 		w.waits = w.empty - w.now
 	}
 	return w

@@ -1,10 +1,10 @@
 -- take.lua (behind meter.lua): take units from every rule, or from none.
 -- KEYS    one a rule; behind them, where units are reserved, the record of the reservation
--- ARGV    1 mode: 0 take, 1 only look, 2 reserve; 2 id of the call; 3 life of the record, µs;
+-- ARGV    1 mode: 0 take, 1 only look, 2 reserve, 3 renew what was reserved; 2 id of the call; 3 life of the record, µs;
 --         then five a rule: kind, most units, span (µs: of one unit, of the window, of a lease), units wanted,
 --         1 if it is a shadow, which never refuses
 -- Returns {outcome, when taken µs, four a rule: 1 if it refuses, units left, wait µs, µs until more is left}
---   0 refused, nothing written   1 taken   2 reserved before   3 reserved and settled before
+--   0 refused, nothing written   1 taken   2 reserved before   3 reserved and settled before   4 not reserved
 --   wait: until it would not refuse; of kind l, if it does not, until the caller's turn
 -- Clock: the engine's. Retry: safe, with an entry or a record of its id it takes once; otherwise it may take
 -- twice, it never admits too much.
@@ -12,12 +12,14 @@ local mode, id = ARGV[1], ARGV[2]
 local kinds, mosts, spans, costs, mine, a, b, c = {}, {}, {}, {}, {}, {}, {}, {}
 local outcome, taken, record = 1, now, nil
 local rules = (#ARGV - 3) / 5
-if mode == '2' then
+if mode == '2' or mode == '3' then
   record = redis.call('GET', KEYS[rules + 1])
   if record then
     local when, settled = string.match(record, '^(%d+) ?(.*)$')
     taken = tonumber(when)
-    outcome = settled == '' and 2 or 3
+    if settled ~= '' then outcome = 3 elseif mode == '2' then outcome = 2 end
+  elseif mode == '3' then
+    outcome = 4
   end
 end
 
@@ -102,10 +104,10 @@ for i = 1, rules do
   kinds[i], mosts[i], spans[i], costs[i] = ARGV[n + 1], tonumber(ARGV[n + 2]), tonumber(ARGV[n + 3]), tonumber(ARGV[n + 4])
   load(i, KEYS[i])
   local w = mine[i] and 0 or wait(i, KEYS[i], costs[i])
-  refuses[i] = w > 0
+  refuses[i] = w > 0 or mode == '3' and not mine[i]
   out[i * 4 - 1] = w
   if w == 0 and kinds[i] == 'l' then out[i * 4 - 1] = a[i] - now end
-  if w > 0 and ARGV[n + 5] == '0' and outcome == 1 then outcome = 0 end
+  if refuses[i] and ARGV[n + 5] == '0' and outcome == 1 then outcome = 0 end
 end
 for i = 1, rules do
   if outcome == 1 and mode ~= '1' and not refuses[i] then take(i, KEYS[i]) end
@@ -114,7 +116,7 @@ for i = 1, rules do
   out[i * 4 - 2] = n
   out[i * 4] = n < mosts[i] and wait(i, KEYS[i], n + 1) or 0
 end
-if mode == '2' and outcome == 1 then
-  redis.call('SET', KEYS[rules + 1], num(now), 'PXAT', at(now + ARGV[3]))
+if (mode == '2' or mode == '3') and outcome == 1 then
+  redis.call('SET', KEYS[rules + 1], num(taken), 'PXAT', at(now + ARGV[3]))
 end
 return {outcome, taken, out}

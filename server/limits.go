@@ -165,7 +165,7 @@ func (s *Server) reserveLimits(ctx context.Context, in *reserveInput) (*limitOut
 	}
 	reqs, which := s.wanted(in.Body)
 	return s.decided(ctx, reqs, which, func() (ratelimit.Decision, error) {
-		r, err := s.Limits.Reserve(ctx, in.owned(ctx), reqs)
+		r, err := s.Limits.Reserve(ctx, in.owned(ctx, in.Body), reqs)
 		if err != nil {
 			return ratelimit.Decision{}, err
 		}
@@ -173,9 +173,14 @@ func (s *Server) reserveLimits(ctx context.Context, in *reserveInput) (*limitOut
 	})
 }
 
-// owned is the id in the store: another caller's is another reservation.
-func (p ReservationPath) owned(ctx context.Context) string {
-	sum := sha256.Sum256([]byte(caller(ctx) + "/" + p.ID))
+// owned is the id in the store. Another caller's, or with other descriptors, is another reservation: nobody gives back what was
+// taken of somebody else.
+func (p ReservationPath) owned(ctx context.Context, c LimitCall) string {
+	text := fmt.Appendf(nil, "%q %q %q", caller(ctx), p.ID, c.Domain)
+	for _, d := range c.Descriptors {
+		text = fmt.Appendf(text, " %q %d", d.Entries, max(d.Cost, 1))
+	}
+	sum := sha256.Sum256(text)
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:20])
 }
 
@@ -238,7 +243,7 @@ func (s *Server) reserved(ctx context.Context, p ReservationPath, c LimitCall) (
 	if len(reqs) == 0 {
 		return nil, nil, ratelimit.ErrNotReserved
 	}
-	r, err = s.Limits.Resume(p.owned(ctx), reqs)
+	r, err = s.Limits.Resume(p.owned(ctx, c), reqs)
 	return r, which, err
 }
 
@@ -282,5 +287,5 @@ var errNoLimits = errors.New("server: without limits")
 
 // limitProblem names the field of a call that package ratelimit does not take.
 func limitProblem(e *ratelimit.FieldError) *huma.ErrorModel {
-	return fieldProblem(strings.ToLower(e.Field), e.Reason)
+	return fieldProblem("descriptors", strings.ToLower(e.Field)+" "+e.Reason)
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -148,6 +149,18 @@ func (t *topRefused) turn(at time.Time) {
 	t.now, t.began = map[refusedBy]counted{}, at
 }
 
+// leastOf is what a key that is not counted may have had.
+func leastOf(span map[refusedBy]counted) counted {
+	if len(span) < maxRefused {
+		return counted{}
+	}
+	least := int64(math.MaxInt64)
+	for _, c := range span {
+		least = min(least, c.count)
+	}
+	return counted{least, least}
+}
+
 // top are those that were refused most.
 func (t *topRefused) top(n int) (since time.Time, keys []RefusedKey) {
 	t.mu.Lock()
@@ -155,8 +168,18 @@ func (t *topRefused) top(n int) (since time.Time, keys []RefusedKey) {
 	t.turn(time.Now())
 	sum := map[refusedBy]counted{}
 	for _, span := range []map[refusedBy]counted{t.last, t.now} {
-		for k, c := range span {
-			sum[k] = counted{sum[k].count + c.count, sum[k].error + c.error}
+		for k := range span {
+			sum[k] = counted{}
+		}
+	}
+	for _, span := range []map[refusedBy]counted{t.last, t.now} {
+		unseen := leastOf(span)
+		for k, had := range sum {
+			c, ok := span[k]
+			if !ok {
+				c = unseen
+			}
+			sum[k] = counted{had.count + c.count, had.error + c.error}
 		}
 	}
 	keys = make([]RefusedKey, 0, len(sum))

@@ -16,7 +16,7 @@ import (
 
 // limitFlags are a server's limits.
 type limitFlags struct {
-	Limits        []string      `help:"Rule files of limits, as envoyproxy/ratelimit reads them; one domain each." type:"path" env:"HOLDFAST_LIMITS"`
+	Limits        []string      `help:"Rule files of limits, as envoyproxy/ratelimit reads them, one domain each; read again when they change, and at SIGHUP." type:"path" env:"HOLDFAST_LIMITS"`
 	LimitsTimeout time.Duration `help:"Longest that a decision on limits waits for the store, before the rules' policies decide; below what Envoy waits (20 ms, if its filter does not say more)." default:"15ms" env:"HOLDFAST_LIMITS_TIMEOUT"`
 	envoyFlags
 }

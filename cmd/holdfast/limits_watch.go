@@ -17,19 +17,22 @@ import (
 // has them) are seen, and a file that was only touched is not.
 const limitsEvery = time.Second
 
-// watchLimits has a Limiter go by its rule files: when they change, and at SIGHUP. What has an error is refused whole, and
-// told once; the old rules stay. Stop ends it.
-func watchLimits(l *ratelimit.Limiter, files []string, reloaded func(error), logger *slog.Logger) (stop func() error) {
+// watchLimits has a Limiter go by its rule files: when they change, and, if that is wanted, at SIGHUP. What has an error is refused whole, and
+// told once; the old rules stay. Before is their content when they were read. A change is read once it has stood for one look:
+// a file that is written in place may be half there. Stop ends it.
+func watchLimits(l *ratelimit.Limiter, files []string, before []byte, atHUP bool, reloaded func(error), logger *slog.Logger) (stop func() error) {
 	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	if atHUP {
+		signal.Notify(hup, syscall.SIGHUP)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	before := contentOf(files)
 	go func() {
 		defer close(ended)
 		defer signal.Stop(hup)
 		tick := time.NewTicker(limitsEvery)
 		defer tick.Stop()
+		last := before
 		for {
 			asked := false
 			select {
@@ -40,7 +43,9 @@ func watchLimits(l *ratelimit.Limiter, files []string, reloaded func(error), log
 			case <-tick.C:
 			}
 			now := contentOf(files)
-			if !asked && bytes.Equal(now, before) {
+			stands := bytes.Equal(now, last)
+			last = now
+			if !asked && (!stands || bytes.Equal(now, before)) {
 				continue
 			}
 			before = now

@@ -56,7 +56,7 @@ func TestLimitsAreReadAgain(t *testing.T) {
 	var mu sync.Mutex
 	var results []error
 	log := &lockedBuffer{}
-	stop := watchLimits(l, []string{file}, func(err error) { mu.Lock(); defer mu.Unlock(); results = append(results, err) }, slog.New(slog.NewTextHandler(log, nil)))
+	stop := watchLimits(l, []string{file}, contentOf([]string{file}), true, func(err error) { mu.Lock(); defer mu.Unlock(); results = append(results, err) }, slog.New(slog.NewTextHandler(log, nil)))
 	defer func() { _ = stop() }()
 	until := func(what string, n int) {
 		t.Helper()

@@ -47,7 +47,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	}
 	n, err := open(e.ctx, shopConfig{
 		store: c.Store, db: c.DB, provider: c.Provider, maxConns: c.DBConns, providerTimeout: c.ProviderTimeout,
-		limits: c.Limits, limitsTimeout: c.LimitsTimeout,
+		limits: c.Limits, limitsTimeout: c.LimitsTimeout, limitsAtHUP: true,
 		server: server.Config{Keys: cfg.Keys, BackupDir: c.BackupDir, EnvoyCalls: calls}, logger: e.logger,
 	})
 	if err != nil {

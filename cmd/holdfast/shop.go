@@ -41,6 +41,7 @@ type shopConfig struct {
 	providerTimeout     time.Duration
 	limits              []string // rule files
 	limitsTimeout       time.Duration
+	limitsAtHUP         bool // they are read again at SIGHUP too
 	server              server.Config
 	logger              *slog.Logger
 }
@@ -62,13 +63,14 @@ func open(ctx context.Context, c shopConfig) (n *shop, err error) {
 		return n, err
 	}
 	c.server.LimitCalls = server.NewLimitCalls()
+	rulesRead := contentOf(c.limits)
 	if n.limits, err = openLimits(n.store, c.limits, c.limitsTimeout, c.server.LimitCalls, c.logger); err != nil {
 		return n, err
 	}
 	if n.limits != nil {
 		c.server.Limits = n.limits
 		n.undo = append(n.undo, func() error { return closeLimits(n.limits) })
-		n.undo = append(n.undo, watchLimits(n.limits, c.limits, c.server.LimitCalls.Reloaded, c.logger))
+		n.undo = append(n.undo, watchLimits(n.limits, c.limits, rulesRead, c.limitsAtHUP, c.server.LimitCalls.Reloaded, c.logger))
 	}
 	if n.db, err = sqldb.Open(ctx, c.db, sqldb.Options{MaxConns: c.maxConns, Logger: c.logger}); err != nil {
 		return n, err

@@ -133,6 +133,16 @@ func (a *api) do(ctx context.Context, method, path string, in call, out *decisio
 		return err
 	}
 	if out != nil && json.Unmarshal(text, out) == nil && out.Source != "" {
+		want := http.StatusOK
+		if !out.Allowed {
+			want = http.StatusTooManyRequests
+			if out.Source == "policy" {
+				want = http.StatusServiceUnavailable
+			}
+		}
+		if resp.StatusCode != want {
+			return fmt.Errorf("%d, which is not what its text says: %s", resp.StatusCode, bytes.TrimSpace(text))
+		}
 		return nil
 	}
 	if resp.StatusCode >= 300 {
