@@ -1,13 +1,13 @@
 -- build.lua: build a gate from what SQL says, in three kinds of steps.
 -- KEYS[1] permits, KEYS[2] spent, KEYS[3] gate
 -- ARGV    1 key life in µs, 2 step, 3 generation (unique to the builder), 4 capacity,
---         5 opens at, µs by the engine's clock; then for each permit its id and µs from now,
+--         5 opens at, µs by the engine's clock, 6 a generation that its builder has given up; then for each permit its id and µs from now,
 --         or -1 for no deadline, or -2 for spent
 --   step begin: start, unless it is open or somebody else is building
 --   step add:   add the permits
 --   step open:  done
 -- Returns {1} done; {0} it is open, somebody else builds, or has taken over
--- Clock: the engine's. Retry: safe. A builder that dies is taken over after 5 s.
+-- Clock: the engine's. Retry: safe. A builder that dies is taken over after 5 s, one that gave up by itself at once.
 local never, patience = 9007199254740991, 5000000
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -17,7 +17,7 @@ local gate = {
   redis.call('HGET', KEYS[3], 'until')}
 if ARGV[2] == 'begin' then
   if gate[1] == 'open' then return {0} end
-  if gate[1] and gate[2] ~= ARGV[3] and tonumber(gate[3]) > now then return {0} end
+  if gate[1] and gate[2] ~= ARGV[3] and gate[2] ~= ARGV[6] and tonumber(gate[3]) > now then return {0} end
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[3], 'state', 'building', 'gen', ARGV[3], 'cap', ARGV[4], 'opens', ARGV[5],
     'version', string.format('%.0f', now))
@@ -25,7 +25,7 @@ elseif gate[1] ~= 'building' or gate[2] ~= ARGV[3] then
   return {0}
 end
 redis.call('HSET', KEYS[3], 'until', string.format('%.0f', now + patience))
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   local life = tonumber(ARGV[i + 1])
   if life == -2 then
     redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[1]), ARGV[i])

@@ -254,6 +254,7 @@ type buildIn struct {
 	Gen     string   // the builder
 	Cap     int64    // units
 	Opens   int64    // µs
+	GivenUp string   // a generation whose builder will not go on
 	Items   []string // id and life in µs, alternating
 }
 
@@ -271,7 +272,7 @@ var build = store.Decide("flashsale.build", store.Lua(buildLua), func(tx *store.
 		return buildOut{}
 	case in.Step == "begin" && state == "open":
 		return buildOut{}
-	case in.Step == "begin" && exists && gen != in.Gen && tx.HInt(in.Gate, "until") > now:
+	case in.Step == "begin" && exists && gen != in.Gen && gen != in.GivenUp && tx.HInt(in.Gate, "until") > now:
 		return buildOut{}
 	case in.Step == "begin":
 		tx.Del(in.Permits, in.Spent, in.Gate)

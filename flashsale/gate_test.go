@@ -25,7 +25,7 @@ func someBuild(r *rand.Rand, now int64) storetest.Step {
 	in := buildIn{
 		Permits: testKeys[0], Spent: testKeys[1], Gate: testKeys[2], KeyLife: testKeyLife,
 		Step: []string{"begin", "begin", "add", "add", "open", "open"}[r.IntN(6)],
-		Gen:  []string{"g", "g", "g", "h"}[r.IntN(4)], Cap: 1 + r.Int64N(4), Opens: now + 200_000*r.Int64N(2),
+		Gen:  []string{"g", "g", "g", "h"}[r.IntN(4)], GivenUp: []string{"", "g", "h"}[r.IntN(3)], Cap: 1 + r.Int64N(4), Opens: now + 200_000*r.Int64N(2),
 	}
 	for range r.IntN(3) {
 		life := someLife(r)
@@ -103,7 +103,8 @@ func TestGateDifferencesAreNoticed(t *testing.T) {
 		storetest.Mutation{Decision: "flashsale.giveback", Old: "tonumber(had) == tonumber(ARGV[2])", New: "true"},
 		storetest.Mutation{Decision: "flashsale.mark", Old: "live < tonumber(gate[2])", New: "live <= tonumber(gate[2])"},
 		storetest.Mutation{Decision: "flashsale.mark", Old: "'+inf') > tonumber(ARGV[3])", New: "'+inf') >= tonumber(ARGV[3])"},
-		storetest.Mutation{Decision: "flashsale.build", Old: "gate[2] ~= ARGV[3] and tonumber(gate[3]) > now", New: "tonumber(gate[3]) > now"},
+		storetest.Mutation{Decision: "flashsale.build", Old: "gate[2] ~= ARGV[3] and gate", New: "gate"},
+		storetest.Mutation{Decision: "flashsale.build", Old: "and gate[2] ~= ARGV[6]", New: ""},
 	)
 }
 

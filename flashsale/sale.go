@@ -252,6 +252,7 @@ type terms struct {
 	mark     soldOutMark
 	mu       sync.Mutex
 	building *building // nil when this process builds no gate
+	givenUp  string    // generation of a gate that this process began to build, and did not end
 	attempts atomic.Int64
 	refused  atomic.Int64
 	watched  watched
