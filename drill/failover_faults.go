@@ -203,7 +203,7 @@ func (l *nodeFleet) frozen(who int, engine bool) (_ *nodeHit, err error) {
 	if err := stopPid(pid); err != nil {
 		return nil, err
 	}
-	n.paused = &pid
+	n.paused.Store(&pid)
 	return hit, nil
 }
 

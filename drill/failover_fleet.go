@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,9 +35,9 @@ type nodeProcess struct {
 	advertise     string // raft, as others reach it
 	skew          string // file: its engine's clock; empty: it is right
 	child         *child
-	disk          *diskWatch // nil: its syncs are not watched
-	beside        *child     // its sentinel
-	paused        *int       // pid
+	disk          *diskWatch          // nil: its syncs are not watched
+	beside        *child              // its sentinel
+	paused        atomic.Pointer[int] // pid
 }
 
 func newNodeFleet(ctx context.Context, f *failover) (_ *nodeFleet, err error) {
@@ -214,9 +215,8 @@ func (l *nodeFleet) close() {
 
 // resume lets go on what was stopped, if it is still there.
 func (n *nodeProcess) resume() {
-	if n.paused != nil {
-		_ = continuePid(*n.paused) // the node may have ended an engine that stood still
-		n.paused = nil
+	if pid := n.paused.Swap(nil); pid != nil {
+		_ = continuePid(*pid) // the node may have ended an engine that stood still
 	}
 }
 
@@ -283,7 +283,7 @@ func (l *nodeFleet) leader(ctx context.Context) (int, error) {
 	}
 	for end := time.Now().Add(mending); time.Now().Before(end); {
 		for i, n := range l.nodes {
-			if n.paused != nil {
+			if n.paused.Load() != nil {
 				continue // it would answer when it goes on
 			}
 			if v, err := l.view(ctx, i); err == nil && v.Leads {

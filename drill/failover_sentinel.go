@@ -135,7 +135,7 @@ func (o *sentinels) leader(ctx context.Context) (int, error) {
 			}
 		}
 		for m, n := range votes {
-			if n > len(o.addrs)/2 && o.l.nodes[m].paused == nil && o.role(m) == "master" {
+			if n > len(o.addrs)/2 && o.l.nodes[m].paused.Load() == nil && o.role(m) == "master" {
 				return m, nil
 			}
 		}

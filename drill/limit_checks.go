@@ -123,12 +123,15 @@ func (r *limitRound) paced(by func(callerEvent) bool, wrong *findings) {
 	for _, at := range sorted(all) {
 		name, _, _ := strings.Cut(at, "=")
 		rule := ruleNamed(name)
-		text := ""
+		text, over := "", w
+		if rule.algorithm == "leaky-bucket" { // turns that were told before a fault are after it
+			over.to = over.to.Add(time.Duration(rule.burst) * rule.unit())
+		}
 		if !byStore && rule.algorithm == "leaky-bucket" && r.d.direct() {
 			// Each process has turns of its own, in its part of the rate.
 			text = rule.exceededByParts(all[at], r.d.Callers)
 		} else {
-			text = rule.exceeded(all[at], w)
+			text = rule.exceeded(all[at], over)
 		}
 		if text == "" && rule.algorithm == "fixed-window" {
 			text = rule.overfilled(all[at], w)

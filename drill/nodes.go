@@ -47,7 +47,7 @@ func (r *run) hireNodes(ctx context.Context, n *nursery) error {
 func (s *nodeStore) dial() (*respConn, error) {
 	var failed []error
 	for _, n := range s.nodes {
-		if n.paused != nil {
+		if n.paused.Load() != nil {
 			continue
 		}
 		c, err := dialRESP(n.clients)
