@@ -35,6 +35,8 @@ type LimitFigures struct {
 	Refused   int            `json:"refused"`  // of them, by the store
 	Policy    int            `json:"policy"`   // of them, without the store
 	Shared    int            `json:"shared"`   // admitted without the store, by parts of processes that knew of all
+	Opened    int            `json:"opened"`   // answers without the store of the rule that is open then
+	Shut      int            `json:"shut"`     // and of the one that is closed
 	Unknown   int            `json:"unknown"`  // answers that did not come
 	Slots     int            `json:"slots"`    // that were held
 	Pairs     int            `json:"pairs"`    // calls of two rules that one refused
@@ -131,7 +133,7 @@ func (d *limiting) judge() (checks []Check, verdict string) {
 		{"slots-come-back", d.back, fmt.Sprintf("after %d holders were killed and %d stopped all slots were had by others", f.Killed, f.Paused)},
 		{"told-when", d.told, fmt.Sprintf("%d who came back alone, when they were told or before: refused before, admitted then", f.Returned)},
 		{"shares-kept", d.shares, fmt.Sprintf("%d calls admitted without the store by processes that knew of all: together no more than each limit", f.Shared)},
-		{"policies", d.policies, "without the store open admits, closed refuses"},
+		{"policies", d.policies, fmt.Sprintf("without the store open admitted all of %d calls, closed refused all of %d", f.Opened, f.Shut)},
 		{"answers-in-time", late, looked},
 		{"goes-on", d.goes, "the store decides for every process after each fault, and each rule admits"},
 		{"answers", d.answers, "every answer was one that the package names; every process ended cleanly"},
@@ -166,6 +168,9 @@ func (d *limiting) minima() {
 	}
 	if d.direct() && harmed > 0 && f.Shared == 0 {
 		d.happened.add("no process admitted its part of a limit")
+	}
+	if d.class == "C" && harmed > 0 && (f.Opened == 0 || f.Shut == 0) {
+		d.happened.add("without the store %d calls were decided by open and %d by closed", f.Opened, f.Shut)
 	}
 	for _, least := range []struct {
 		what      string

@@ -170,7 +170,19 @@ func (r *limitRound) knew(p *callerProcess, e callerEvent) bool {
 func (r *limitRound) byPolicies() {
 	for _, p := range r.players {
 		for _, e := range p.events {
-			if policy := ruleNamed(e.Rule).onError; e.Kind == "take" && e.byPolicy() && policy != "" && e.Allowed != (policy == "open") {
+			policy := ruleNamed(e.Rule).onError
+			if e.Kind != "take" || !e.byPolicy() {
+				continue
+			}
+			switch policy {
+			case "open":
+				r.d.figures.Opened++
+			case "closed":
+				r.d.figures.Shut++
+			default:
+				continue
+			}
+			if e.Allowed != (policy == "open") {
 				r.d.policies.add("%s: caller %d asked %s without the store, admitted: %v", r.where, p.index, e.Rule, e.Allowed)
 			}
 		}

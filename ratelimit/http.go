@@ -38,7 +38,7 @@ func (l *Limiter) HTTP(of func(*http.Request) []Request, next http.Handler) http
 			l.undecided(w, r, err)
 			return
 		}
-		d.fields(w.Header())
+		d.SetFields(w.Header())
 		if !d.Allowed {
 			d.refuse(w)
 			return
@@ -108,8 +108,9 @@ func (d Decision) hold(l *Limiter) (giveBack func()) {
 	}
 }
 
-// fields writes what a client should know.
-func (d Decision) fields(h http.Header) {
+// SetFields writes the fields RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11 for the rules that were
+// asked and can refuse, as HTTP does.
+func (d Decision) SetFields(h http.Header) {
 	var policies, limits httpsfv.List
 	for _, s := range d.Statuses {
 		if s.Shadow || s.Remaining < 0 || s.Remaining == Unlimited || s.Quota.Limit == 0 {

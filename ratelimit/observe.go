@@ -17,12 +17,3 @@ func (l *Limiter) observed(ctx context.Context, reqs []Request, mode int64, id s
 	}
 	return d, err
 }
-
-// All are the rules, by domain and name. Overrides of rule files, which go by descriptors, are left out.
-func (s *Rules) All() []Rule {
-	all := make([]Rule, 0, len(s.named))
-	for _, n := range s.names() {
-		all = append(all, *s.named[n].Rule)
-	}
-	return all
-}

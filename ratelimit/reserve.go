@@ -61,6 +61,15 @@ func (r *Reservation) Refund(ctx context.Context) error {
 	return r.Commit(ctx, make([]int64, r.n)...)
 }
 
+func checkID(id string) error {
+	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	}) {
+		return invalid("id", "is not 1..64 letters, digits, - and _")
+	}
+	return nil
+}
+
 func (m made) commit(ctx context.Context, actual []int64) error {
 	came := func(w *wants) (sum int64) {
 		for _, i := range w.requests {

@@ -1,10 +1,5 @@
 package ratelimit
 
-import (
-	"net/http"
-	"strings"
-)
-
 // Resume is the reservation that a Reserve with this id and these requests made, in whichever process, to commit, refund or renew
 // it here. It asks nobody: that there is no such reservation says Commit. The requests have to be the same, which is not checked:
 // give each call an id of its own. Rules in Shadow keep what was guessed, and a reservation that was made while the store
@@ -26,15 +21,3 @@ func (l *Limiter) Resume(id string, reqs []Request) (*Reservation, error) {
 	}
 	return &Reservation{Decision: d, n: len(reqs)}, nil
 }
-
-func checkID(id string) error {
-	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
-	}) {
-		return invalid("id", "is not 1..64 letters, digits, - and _")
-	}
-	return nil
-}
-
-// SetFields writes the fields RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-11, as HTTP does.
-func (d Decision) SetFields(h http.Header) { d.fields(h) }

@@ -90,5 +90,14 @@ func (s *Rules) names() []name {
 	return all
 }
 
+// All are the rules, by domain and name. Overrides of rule files, which go by descriptors, are left out.
+func (s *Rules) All() []Rule {
+	all := make([]Rule, 0, len(s.named))
+	for _, n := range s.names() {
+		all = append(all, *s.named[n].Rule)
+	}
+	return all
+}
+
 // Len is how many rules there are.
 func (s *Rules) Len() int { return len(s.named) }

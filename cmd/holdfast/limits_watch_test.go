@@ -95,3 +95,31 @@ func TestLimitsAreReadAgain(t *testing.T) {
 		t.Errorf("%d rules, %v", l.Rules().Len(), results)
 	}
 }
+
+// What changed between the reading of rule files and the first look at them is seen.
+func TestAChangeAtTheStartIsSeen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "limits.yaml")
+	if err := os.WriteFile(file, []byte("domain: d\ndescriptors:\n  - {key: a, rate_limit: {unit: day, requests_per_unit: 2}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := ratelimit.NewRules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ratelimit.New(nil, rules, ratelimit.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close(t.Context()) }()
+	read := make(chan error, 1)
+	stop := watchLimits(l, []string{file}, []byte("what they were"), false, func(err error) { read <- err }, slog.New(slog.DiscardHandler))
+	defer func() { _ = stop() }()
+	select {
+	case err := <-read:
+		if err != nil || l.Rules().Len() != 1 {
+			t.Errorf("%v, %d rules", err, l.Rules().Len())
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it was not read")
+	}
+}
