@@ -258,10 +258,13 @@ type buildIn struct {
 	Items   []string // id and life in µs, alternating
 }
 
-type buildOut struct{ Done bool }
+type buildOut struct {
+	Done bool
+	Open bool // there is a gate: nothing to build
+}
 
 // buildPatience is how long a builder may be silent before another takes over, µs.
-const buildPatience = 5_000_000
+const buildPatience = 2_000_000
 
 var build = store.Decide("flashsale.build", store.Lua(buildLua), func(tx *store.Tx, in buildIn) buildOut {
 	now := tx.Now()
@@ -271,7 +274,7 @@ var build = store.Decide("flashsale.build", store.Lua(buildLua), func(tx *store.
 	case in.Step != "begin" && (state != "building" || gen != in.Gen):
 		return buildOut{}
 	case in.Step == "begin" && state == "open":
-		return buildOut{}
+		return buildOut{Open: true}
 	case in.Step == "begin" && exists && gen != in.Gen && gen != in.GivenUp && tx.HInt(in.Gate, "until") > now:
 		return buildOut{}
 	case in.Step == "begin":
@@ -299,7 +302,7 @@ var build = store.Decide("flashsale.build", store.Lua(buildLua), func(tx *store.
 	for _, key := range []string{in.Permits, in.Spent, in.Gate} {
 		tx.Expire(key, store.Until(now+2*in.KeyLife))
 	}
-	return buildOut{Done: true}
+	return buildOut{Done: true, Open: in.Step == "open"}
 })
 
 // number reads a life that this package has written; what is none counts as 0.

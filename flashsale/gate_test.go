@@ -105,6 +105,8 @@ func TestGateDifferencesAreNoticed(t *testing.T) {
 		storetest.Mutation{Decision: "flashsale.mark", Old: "'+inf') > tonumber(ARGV[3])", New: "'+inf') >= tonumber(ARGV[3])"},
 		storetest.Mutation{Decision: "flashsale.build", Old: "gate[2] ~= ARGV[3] and gate", New: "gate"},
 		storetest.Mutation{Decision: "flashsale.build", Old: "and gate[2] ~= ARGV[6]", New: ""},
+		storetest.Mutation{Decision: "flashsale.build", Old: "return {0, 1}", New: "return {0, 0}"},
+		storetest.Mutation{Decision: "flashsale.build", Old: "ARGV[2] == 'open' and 1 or 0}", New: "0}"},
 	)
 }
 

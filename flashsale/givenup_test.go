@@ -8,7 +8,7 @@ import (
 )
 
 // Engines do what nobody waits for any more: a gate that this process began to build and gave up, perhaps after others had
-// waited for it, is built by its next attempt, and not five seconds later.
+// waited for it, is built by its next attempt, and not only once its time is over.
 func TestAGateThatWasGivenUp(t *testing.T) {
 	pair(t, func(r *rig) {
 		s, other := r.sales(false, Options{}), r.sales(false, Options{})

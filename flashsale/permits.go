@@ -130,32 +130,22 @@ func (s *Sales) giveBack(ctx context.Context, sale string, permits []string, onl
 
 // building is a gate on its way.
 type building struct {
-	done  chan struct{} // closed when the others are known
-	built bool          // if not, and without an error, somebody else is at it
-	err   error
+	done chan struct{} // closed when err is known
+	err  error
 }
 
-// buildOrWait returns when there may be a gate: this process has built it, or somebody else
-// is at it. The work is not the request's, because a large sale takes longer than a request has.
+// buildOrWait returns when there is a gate, whoever has built it. The work is not the request's, because a large sale takes
+// longer than a request has; and however many requests wait, the store is asked by one.
 func (s *Sales) buildOrWait(ctx context.Context, t *terms) error {
 	b, err := s.startBuilding(t)
 	if err != nil {
 		return err
 	}
-	late := func() error { return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err()) }
 	select {
 	case <-b.done:
-	case <-ctx.Done():
-		return late()
-	}
-	if b.built || b.err != nil {
 		return b.err
-	}
-	select {
-	case <-time.After(gatePoll):
-		return nil
 	case <-ctx.Done():
-		return late()
+		return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err())
 	}
 }
 
@@ -168,7 +158,7 @@ func (s *Sales) startBuilding(t *terms) (*building, error) {
 	}
 	b := &building{done: make(chan struct{})}
 	running := s.background(func() {
-		b.built, b.err = s.buildGate(s.work, t)
+		b.err = s.buildUntilOpen(s.work, t)
 		t.mu.Lock()
 		t.building = nil
 		t.mu.Unlock()
@@ -181,9 +171,25 @@ func (s *Sales) startBuilding(t *terms) (*building, error) {
 	return b, nil
 }
 
-// buildGate builds the gate of a sale from SQL. While it is being built, whoever commits a hold
+// buildUntilOpen builds the gate, or looks whether somebody else has done it. A builder that dies is followed within
+// buildPatience.
+func (s *Sales) buildUntilOpen(ctx context.Context, t *terms) error {
+	for {
+		open, err := s.buildGate(ctx, t)
+		if open || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(gatePoll):
+		case <-ctx.Done():
+			return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err())
+		}
+	}
+}
+
+// buildGate builds the gate of a sale from SQL; false: somebody else is at it. While it is being built, whoever commits a hold
 // adds its permit itself; what ends meanwhile and is added all the same, the reconciler ends.
-func (s *Sales) buildGate(ctx context.Context, t *terms) (bool, error) {
+func (s *Sales) buildGate(ctx context.Context, t *terms) (open bool, err error) {
 	gen, err := uuid.NewRandom()
 	if err != nil {
 		return false, fmt.Errorf("flashsale: %w", err)
@@ -200,8 +206,9 @@ func (s *Sales) buildGate(ctx context.Context, t *terms) (bool, error) {
 	t.givenUp = in.Gen // until it is done: an engine may do what nobody waits for any more
 	t.mu.Unlock()
 	if out, err := build.Do(ctx, s.store, in); err != nil || !out.Done {
-		return false, err
+		return out.Open, err
 	}
+	defer s.keepBuilding(ctx, in)()
 	in.Step = "add"
 	for last := ""; ; {
 		if in.Items, last, err = s.permitsInSQL(ctx, t.ID, last); err != nil {
@@ -220,7 +227,26 @@ func (s *Sales) buildGate(ctx context.Context, t *terms) (bool, error) {
 		s.stats.rebuilt.Add(1)
 		s.opts.Logger.Info("flashsale: gate built from SQL", "sale", t.ID)
 	}
-	return out.Done, err
+	return out.Open, err
+}
+
+// keepBuilding says that the builder lives, however long SQL takes, until stop is called.
+func (s *Sales) keepBuilding(ctx context.Context, in buildIn) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	in.Step = "add"
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-time.After(buildPatience * time.Microsecond / 4):
+			case <-ctx.Done():
+				return
+			}
+			_, _ = build.Do(ctx, s.store, in) // who has lost it is told at the next step
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // permitsInSQL reads a page of a sale's holds: live ones with what is left of their time,
