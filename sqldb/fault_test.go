@@ -28,6 +28,7 @@ type bentLine struct {
 	cutAt    atomic.Int64 // 0: never
 	after    atomic.Bool
 	conns    sync.WaitGroup
+	servers  sync.Map // net.Conn, of those that are open
 }
 
 // bend returns the line and the URL that leads through it.
@@ -65,6 +66,12 @@ func (l *bentLine) arm(at int64, after bool) {
 	l.cutAt.Store(at)
 }
 
+// die cuts all connections, as a client does that is killed: it cannot ask for anything any more either.
+func (l *bentLine) die() {
+	_ = l.listener.Close()
+	l.servers.Range(func(server, _ any) bool { return server.(net.Conn).Close() == nil })
+}
+
 func (l *bentLine) accept() {
 	for {
 		client, err := l.listener.Accept()
@@ -81,7 +88,8 @@ func (l *bentLine) serve(client net.Conn) {
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	l.servers.Store(server, nil)
+	defer func() { l.servers.Delete(server); _ = server.Close() }()
 	var deaf atomic.Bool // the client hears no more
 	l.conns.Go(func() {
 		defer client.Close()
@@ -215,6 +223,50 @@ func TestBackendKilled(t *testing.T) {
 			t.Errorf("%s: %d rows", when, n)
 		}
 	}
+}
+
+// A process dies while its statement waits for a lock. The server ends that transaction at once, so that what it has locked
+// itself is free, and not after the time that a lock is waited for.
+func TestTheDeadHoldNoLocks(t *testing.T) {
+	url := sqldbtest.Shared(t).NewDatabase(t)
+	db := sqldbtest.Open(t, url, sqldb.Options{})
+	prepare(t, db)
+	if err := tryExec(t.Context(), db, `INSERT INTO t VALUES (1, 0), (2, 0)`); err != nil {
+		t.Fatal(err)
+	}
+	line, bent := bend(t, url)
+	dying := sqldbtest.Open(t, bent+"&lock_timeout=60s", sqldb.Options{})
+	var other sync.WaitGroup
+	defer other.Wait()
+	write(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE t SET n = 1 WHERE id = 1`); err != nil {
+			return err
+		}
+		other.Go(func() {
+			err := dying.Write(context.Background(), func(ctx context.Context, tx *sqldb.Tx) error {
+				if _, err := tx.Exec(ctx, `UPDATE t SET n = 2 WHERE id = 2`); err != nil {
+					return err
+				}
+				_, err := tx.Exec(ctx, `UPDATE t SET n = 2 WHERE id = 1`)
+				return err
+			})
+			if !errors.Is(err, sqldb.ErrUnavailable) {
+				t.Errorf("who was cut off got %v", err)
+			}
+		})
+		waitFor(t, "the other one to wait", func() bool {
+			return number(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+		})
+		line.die()
+		began := time.Now()
+		if _, err := tx.Exec(ctx, `UPDATE t SET n = 1 WHERE id = 2`); err != nil {
+			return err
+		}
+		if took := time.Since(began); took > 700*time.Millisecond {
+			t.Errorf("the lock was free after %s", took)
+		}
+		return nil
+	})
 }
 
 // A restart leaves a pool of dead connections. Nobody gets an error for that.

@@ -132,7 +132,7 @@ func TestPostgresSettings(t *testing.T) {
 	for setting, want := range map[string]string{
 		"statement_timeout": "9s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "12s",
 		"transaction_isolation": "repeatable read", "transaction_read_only": "on",
-		"synchronous_commit": "on", "fsync": "on", "application_name": "holdfast",
+		"synchronous_commit": "on", "fsync": "on", "application_name": "holdfast", "client_connection_check_interval": "100ms",
 	} {
 		if got := text(t, db, "SHOW "+setting); got != want {
 			t.Errorf("%s = %s, want %s", setting, got, want)

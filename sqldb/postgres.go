@@ -13,6 +13,8 @@ import (
 const (
 	lockTimeout = time.Second
 	dialTimeout = 5 * time.Second
+	// goneCheck is how long a statement of a process that has died goes on to wait, or to keep others waiting.
+	goneCheck = 100 * time.Millisecond
 )
 
 func openPostgres(rawURL string, opts Options) (*DB, error) {
@@ -35,6 +37,7 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		"statement_timeout":                   millis(opts.Timeout - opts.Timeout/10),
 		"lock_timeout":                        millis(lockTimeout),
 		"idle_in_transaction_session_timeout": millis(opts.Timeout + commitGrace),
+		"client_connection_check_interval":    millis(goneCheck), // PostgreSQL 14
 		// A plan that was made while a table was small reads all of it, and is kept while
 		// the table grows. Every statement here has an index to go by.
 		"enable_seqscan": "off",
