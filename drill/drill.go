@@ -126,26 +126,16 @@ func newPlan(o SaleOptions) (plan, error) {
 
 // addEngines reads what the sale is to stand on.
 func (p *plan) addEngines() (err error) {
-	if p.own, err = ownedBy(p.SaleOptions); err != nil {
+	if p.own, err = ownedBy(p.Store, p.DB); err != nil {
+		return err
+	}
+	if p.class, err = p.own.class(p.Store); err != nil {
 		return err
 	}
 	switch {
-	case p.own.store == ownNodes:
-		p.class = "A"
-	case p.own.classB:
-		p.class = "B"
-	case p.own.store != "":
-		p.class = "C"
-	default:
-		if p.class, err = storeClass(p.Store); err != nil {
-			return err
-		}
-	}
-	shared := (p.own.store != "" || isRemote(p.Store)) && (p.own.db || isPostgres(p.DB))
-	switch {
 	case p.DB != "" && !p.own.db && !isPostgres(p.DB) && !strings.HasPrefix(p.DB, "sqlite:"):
 		return errors.New("drill: a database is sqlite:PATH, postgres://HOST, or postgres for one that the drill starts")
-	case p.Servers > 1 && !shared:
+	case p.Servers > 1 && !p.own.shared(p.Store, p.DB):
 		return errors.New("drill: several servers need a store and a database that they can share: " +
 			"--store redis://HOST --db postgres://HOST, or --store redis-server (or nodes) --db postgres")
 	}
@@ -190,7 +180,7 @@ func storeClass(raw string) (string, error) {
 	case strings.HasPrefix(raw, "mem:"):
 		return "C", nil
 	case !isRemote(raw):
-		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://…, rediss://HOST or holdfast://HOST,HOST; the sale drill also starts redis-server, valkey-server and nodes")
+		return "", errors.New("drill: a store is mem:, file:DIR, unix:PATH, redis://…, rediss://HOST or holdfast://HOST,HOST; this drill also starts redis-server, valkey-server and nodes")
 	}
 	u, err := url.Parse(raw)
 	if err != nil {

@@ -27,20 +27,46 @@ type owned struct {
 	db     bool
 }
 
-// ownedBy reads which engines the options name by a program instead of an address.
-func ownedBy(o SaleOptions) (own owned, err error) {
-	if o.Store == ownNodes {
-		return owned{store: o.Store, db: o.DB == "postgres"}, nil
+// ownedBy reads which engines are named by a program instead of an address.
+func ownedBy(store, db string) (own owned, err error) {
+	if store == ownNodes {
+		return owned{store: store, db: db == "postgres"}, nil
 	}
-	name, query, _ := strings.Cut(o.Store, "?")
+	name, query, _ := strings.Cut(store, "?")
 	if name == "redis-server" || name == "valkey-server" {
 		own.store, own.classB = name, strings.EqualFold(query, "class=b")
 		if query != "" && !own.classB {
 			return own, fmt.Errorf("drill: --store %s takes ?class=b and nothing else", name)
 		}
 	}
-	own.db = o.DB == "postgres"
+	own.db = db == "postgres"
 	return own, nil
+}
+
+// class is the class of the store, whose URL is raw when it is not the run's own.
+func (own owned) class(raw string) (string, error) {
+	switch {
+	case own.store == ownNodes:
+		return "A", nil
+	case own.classB:
+		return "B", nil
+	case own.store != "":
+		return "C", nil
+	}
+	return storeClass(raw)
+}
+
+// shared says whether several servers can stand on the engines at once.
+func (own owned) shared(store, db string) bool {
+	return (own.store != "" || isRemote(store)) && (own.db || isPostgres(db))
+}
+
+// named is an engine's address, empty for one that the run starts itself.
+func named(engine string, own bool) string {
+	if own {
+		return ""
+	}
+	return engine
 }
 
 // engine is a store or a database that this run has started, and so may harm.
@@ -108,14 +134,26 @@ func (en *engine) quit(sig os.Signal) bool {
 	return true
 }
 
-// hire starts the engines that the run is to have for itself. The place ends them.
-func (r *run) hire(ctx context.Context, n *nursery) error {
-	if r.own.store == ownNodes {
-		if err := r.hireNodes(ctx, n); err != nil {
+// hired are a run's own engines, as they run.
+type hired struct {
+	owned
+	binary   string // what nodes run
+	servers  int    // that come to the database
+	place    *place
+	nursery  *nursery
+	progress *progress
+	storing  harmed // nil: none
+	database *engine
+}
+
+// start starts the engines that the run is to have for itself. The place ends them.
+func (h *hired) start(ctx context.Context) error {
+	if h.store == ownNodes {
+		if err := h.hireNodes(ctx); err != nil {
 			return err
 		}
 	}
-	if (r.own.store == "" || r.own.store == ownNodes) && !r.own.db {
+	if (h.store == "" || h.store == ownNodes) && !h.db {
 		return nil
 	}
 	// Not in the run's own directory: a socket's path has at most 107 bytes, and PostgreSQL's
@@ -124,35 +162,35 @@ func (r *run) hire(ctx context.Context, n *nursery) error {
 	if err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
-	r.place.undo = append(r.place.undo, func(context.Context) error { return os.RemoveAll(dir) })
+	h.place.undo = append(h.place.undo, func(context.Context) error { return os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
-	if r.own.store != "" && r.own.store != ownNodes {
-		if err := r.hireStore(ctx, n, filepath.Join(dir, "s")); err != nil {
+	if h.store != "" && h.store != ownNodes {
+		if err := h.hireStore(ctx, filepath.Join(dir, "s")); err != nil {
 			return err
 		}
 	}
-	if r.own.db {
-		return r.hireDB(ctx, n, filepath.Join(dir, "d"))
+	if h.db {
+		return h.hireDB(ctx, filepath.Join(dir, "d"))
 	}
 	return nil
 }
 
-func (r *run) hireStore(ctx context.Context, n *nursery, dir string) error {
+func (h *hired) hireStore(ctx context.Context, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("drill: %w", err)
 	}
 	socket := filepath.Join(dir, "s")
 	args := []string{"--port", "0", "--unixsocket", socket, "--dir", dir, "--save", "", "--appendonly", "no"}
 	query := ""
-	if r.own.classB {
+	if h.classB {
 		args = append(args[:len(args)-1], "yes", "--appendfsync", "always")
 		query = "?class=b"
 	}
 	store := &engine{
-		nursery: n, name: r.own.store, url: "unix:" + socket + query, log: filepath.Join(r.place.dir, "store.log"),
-		command: func() *exec.Cmd { return exec.Command(r.own.store, args...) },
+		nursery: h.nursery, name: h.store, url: "unix:" + socket + query, log: filepath.Join(h.place.dir, "store.log"),
+		command: func() *exec.Cmd { return exec.Command(h.store, args...) },
 		tell:    func(ctx context.Context, command string) (string, error) { return tell(ctx, socket, command) },
 		dial: func() (*respConn, error) {
 			c, err := net.DialTimeout("unix", socket, time.Second)
@@ -169,12 +207,12 @@ func (r *run) hireStore(ctx context.Context, n *nursery, dir string) error {
 		}
 		return err
 	}
-	r.progress.say("starting %s", r.own.store)
+	h.progress.say("starting %s", h.store)
 	if err := store.start(ctx); err != nil {
 		return err
 	}
-	r.place.undo = append(r.place.undo, func(context.Context) error { store.quit(os.Kill); return nil })
-	r.store, r.place.store = &ownStore{store}, store.url
+	h.place.undo = append(h.place.undo, func(context.Context) error { store.quit(os.Kill); return nil })
+	h.storing, h.place.store = &ownStore{store}, store.url
 	return nil
 }
 
@@ -197,7 +235,7 @@ func tell(ctx context.Context, socket, command string) (string, error) {
 	return strings.TrimRight(line, "\r\n"), err
 }
 
-func (r *run) hireDB(ctx context.Context, n *nursery, dir string) error {
+func (h *hired) hireDB(ctx context.Context, dir string) error {
 	bin, err := postgresPrograms()
 	if err != nil {
 		return err
@@ -216,28 +254,28 @@ func (r *run) hireDB(ctx context.Context, n *nursery, dir string) error {
 		return cmd
 	}
 	q := url.Values{"host": {dir}, "user": {"postgres"}}
-	r.db = &engine{
-		nursery: n, name: "postgres", url: "postgres:///postgres?" + q.Encode(), log: filepath.Join(r.place.dir, "db.log"),
+	h.database = &engine{
+		nursery: h.nursery, name: "postgres", url: "postgres:///postgres?" + q.Encode(), log: filepath.Join(h.place.dir, "db.log"),
 		command: func() *exec.Cmd {
 			return command("postgres", "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "shared_buffers=32MB",
-				"-c", "max_connections="+strconv.Itoa(20*r.Servers+20))
+				"-c", "max_connections="+strconv.Itoa(20*h.servers+20))
 		},
 	}
-	r.db.ask = func(ctx context.Context) error { return execute(ctx, r.db.url, "SELECT 1") }
-	r.progress.say("starting postgres")
-	if err := r.createDB(n, command("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")); err != nil {
+	h.database.ask = func(ctx context.Context) error { return execute(ctx, h.database.url, "SELECT 1") }
+	h.progress.say("starting postgres")
+	if err := h.createDB(command("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")); err != nil {
 		return err
 	}
-	if err := r.db.start(ctx); err != nil {
+	if err := h.database.start(ctx); err != nil {
 		return err
 	}
-	r.place.undo = append(r.place.undo, func(context.Context) error { r.db.quit(syscall.SIGQUIT); return nil })
-	r.place.db = r.db.url
+	h.place.undo = append(h.place.undo, func(context.Context) error { h.database.quit(syscall.SIGQUIT); return nil })
+	h.place.db = h.database.url
 	return nil
 }
 
-func (r *run) createDB(n *nursery, initdb *exec.Cmd) error {
-	c, err := n.run(initdb, r.db.log)
+func (h *hired) createDB(initdb *exec.Cmd) error {
+	c, err := h.nursery.run(initdb, h.database.log)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (p *plan) addFaults() error {
 				return fmt.Errorf("drill: the fault %s is for the bare drill, file: and SQLite in a place of their own: no other disk is filled", name)
 			}
 		case FaultSlowDisk:
-			if (p.own.store != "" || isRemote(p.Store)) && (p.own.db || isPostgres(p.DB)) {
+			if p.own.shared(p.Store, p.DB) {
 				return fmt.Errorf("drill: the fault %s is for file: and SQLite, which sync to a disk themselves", name)
 			}
 		case "none", "":

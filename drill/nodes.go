@@ -26,20 +26,20 @@ const ownNodes = "nodes"
 type nodeStore struct{ *nodeFleet }
 
 // hireNodes starts them. Their directories are in the run's own, so that a failure keeps them.
-func (r *run) hireNodes(ctx context.Context, n *nursery) error {
-	r.progress.say("starting three nodes")
-	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: r.Binary, Net: netProxies}, place: r.place, nursery: n, progress: r.progress,
+func (h *hired) hireNodes(ctx context.Context) error {
+	h.progress.say("starting three nodes")
+	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: h.binary, Net: netProxies}, place: h.place, nursery: h.nursery, progress: h.progress,
 		noDisk: "the sale's own", noWatch: "the sale's own"}
 	fleet, err := newNodeFleet(ctx, f)
 	if err != nil {
 		return err
 	}
-	r.place.undo = append(r.place.undo, func(context.Context) error { fleet.close(); return nil })
+	h.place.undo = append(h.place.undo, func(context.Context) error { fleet.close(); return nil })
 	var all []string
 	for _, node := range fleet.nodes {
 		all = append(all, node.clients)
 	}
-	r.store, r.place.store = &nodeStore{fleet}, schemeNodes+strings.Join(all, ",")
+	h.storing, h.place.store = &nodeStore{fleet}, schemeNodes+strings.Join(all, ",")
 	return nil
 }
 

@@ -15,8 +15,8 @@ import (
 
 // RestartOptions of Restart. The zero value is a drill on the embedded engines.
 type RestartOptions struct {
-	Store    string    // store URL; default: file: in a temporary directory
-	DB       string    // database URL; default: SQLite in a temporary directory
+	Store    string    // store URL, or redis-server or valkey-server[?class=b], or nodes; default: file: in a temporary directory
+	DB       string    // database URL, or postgres; default: SQLite in a temporary directory
 	Rounds   int       // restarts, 1..1000; default 8
 	Rate     int       // requests a second, 1..10,000; default 200
 	Seed     uint64    // of the moments; 0: a random one
@@ -46,7 +46,11 @@ func Restart(ctx context.Context, o RestartOptions) (Report, error) {
 	if o.Seed == 0 {
 		o.Seed = 1 + rand.Uint64N(maxSeed-1)
 	}
-	class, err := storeClass(o.Store)
+	own, err := ownedBy(o.Store, o.DB)
+	if err != nil {
+		return Report{}, err
+	}
+	class, err := own.class(o.Store)
 	switch {
 	case err != nil:
 		return Report{}, err
@@ -54,7 +58,7 @@ func Restart(ctx context.Context, o RestartOptions) (Report, error) {
 		return Report{}, fmt.Errorf("drill: %d rounds is not in 1..1000", o.Rounds)
 	case o.Rate < 1 || o.Rate > 10_000:
 		return Report{}, fmt.Errorf("drill: a rate of %d is not in 1..10000", o.Rate)
-	case class == "C" && !isRemote(o.Store):
+	case class == "C" && own.store == "" && !isRemote(o.Store):
 		return Report{}, errors.New("drill: mem: is gone with its server")
 	}
 	if o.Binary == "" {
@@ -64,7 +68,7 @@ func Restart(ctx context.Context, o RestartOptions) (Report, error) {
 	}
 	r := &restarts{
 		RestartOptions: o, progress: &progress{out: o.Progress, began: time.Now()}, began: time.Now(),
-		rng: rand.New(rand.NewPCG(o.Seed, 0)), shared: isRemote(o.Store) && isPostgres(o.DB),
+		rng: rand.New(rand.NewPCG(o.Seed, 0)), own: own, shared: own.shared(o.Store, o.DB),
 	}
 	report := Report{Drill: "restart", Class: class, Seed: o.Seed}
 	return report, r.run(ctx, &report)
@@ -76,6 +80,7 @@ type restarts struct {
 	progress *progress
 	began    time.Time
 	rng      *rand.Rand
+	own      owned
 	shared   bool // the engines bear two servers at once
 	place    *place
 	nursery  *nursery
@@ -90,7 +95,9 @@ type restarts struct {
 
 func (r *restarts) run(ctx context.Context, report *Report) (err error) {
 	r.progress.say("restart drill: %d restarts at %d requests a second, seed %d", r.Rounds, r.Rate, r.Seed)
-	if r.place, err = newPlace(ctx, r.Store, r.DB); err != nil {
+	r.nursery = newNursery()
+	defer r.nursery.close()
+	if r.place, err = newPlace(ctx, named(r.Store, r.own.store != ""), named(r.DB, r.own.db)); err != nil {
 		return err
 	}
 	failed := false
@@ -99,6 +106,11 @@ func (r *restarts) run(ctx context.Context, report *Report) (err error) {
 		defer cancel()
 		err = errors.Join(err, r.place.clear(ctx, failed))
 	}()
+	// Two servers at a time, and what is left of a third.
+	engines := hired{owned: r.own, binary: r.Binary, servers: 3, place: r.place, nursery: r.nursery, progress: r.progress}
+	if err := engines.start(ctx); err != nil {
+		return err
+	}
 	l, err := r.storm(ctx)
 	if err != nil {
 		return err
@@ -122,8 +134,6 @@ func (r *restarts) storm(ctx context.Context) (*load, error) {
 		return nil, err
 	}
 	defer r.listener.Close()
-	r.nursery = newNursery()
-	defer r.nursery.close()
 	var err error
 	if r.server, err = r.next(); err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 	r.progress.say("sale drill: %d buyers, %d units, %d servers, %d faults, seed %d", r.Buyers, r.Stock, r.Servers, len(r.faults), r.Seed)
 	n := newNursery()
 	defer n.close()
-	if r.place, err = newPlace(ctx, r.named(r.Store, r.own.store != ""), r.named(r.DB, r.own.db)); err != nil {
+	if r.place, err = newPlace(ctx, named(r.Store, r.own.store != ""), named(r.DB, r.own.db)); err != nil {
 		return report, err
 	}
 	failed := false
@@ -83,9 +83,11 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 		}
 		r.place.undo = append(r.place.undo, func(context.Context) error { return leaveDisk(r.place.disk()) })
 	}
-	if err := r.hire(ctx, n); err != nil {
+	engines := hired{owned: r.own, binary: r.Binary, servers: r.Servers, place: r.place, nursery: n, progress: r.progress}
+	if err := engines.start(ctx); err != nil {
 		return report, err
 	}
+	r.store, r.db = engines.storing, engines.database
 	if slices.Contains(r.Faults, FaultSlowDisk) {
 		if r.disk, err = newSlowDisk(); err != nil {
 			return report, err
@@ -103,14 +105,6 @@ func (r *run) sale(ctx context.Context) (report Report, err error) {
 	}
 	r.progress.say("%s", report.Verdict)
 	return report, err
-}
-
-// named is an engine's address, empty for one that the run starts itself.
-func (r *run) named(engine string, own bool) string {
-	if own {
-		return ""
-	}
-	return engine
 }
 
 // keep writes the evidence down, for whoever wants to know why.

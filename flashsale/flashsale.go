@@ -171,20 +171,22 @@ func New(st *store.Store, db *sqldb.DB, opts Options) (*Sales, error) {
 	return s, nil
 }
 
-// Start mends what a crash has left, returns, and goes on expiring holds and comparing permits
-// with rows until Close. Call it before the first Hold.
+// Start mends what a crash has left, as far as it is in the last changes, and returns; the older ones are compared while buyers
+// come, so that a server with a million holds is there as soon as one with none. It goes on expiring holds and comparing permits with
+// rows until Close. Call it before the first Hold.
 func (s *Sales) Start(ctx context.Context) error {
 	if err := s.dropCheck(ctx); err != nil {
 		return err
 	}
 	r := &reconciler{sales: s}
-	if err := r.all(ctx); err != nil {
+	if err := r.last(ctx); err != nil {
 		return err
 	}
+	s.background(func() { s.until(reconcileEvery, (&reconciler{sales: s, paced: true}).all) })
 	s.background(func() { s.every(expireEvery, s.expire) })
 	s.background(func() { s.every(lateEvery, s.prolongLate) })
 	s.background(func() { s.every(reconcileEvery, r.recent) })
-	s.background(func() { s.every(fullEvery, r.live) })
+	s.background(func() { s.every(fullEvery, (&reconciler{sales: s, paced: true}).live) })
 	s.background(func() { s.every(watchEvery, s.watch) })
 	return nil
 }
@@ -216,28 +218,52 @@ func (s *Sales) background(fn func()) bool {
 func (s *Sales) every(d time.Duration, fn func(context.Context) error) {
 	t := time.NewTicker(d)
 	defer t.Stop()
-	var failed, logged time.Time
-	for {
-		select {
-		case <-t.C:
-		case <-s.work.Done():
+	for l := (failures{log: s.opts.Logger}); s.wait(t.C); {
+		if err := fn(s.work); s.work.Err() == nil {
+			l.note(err)
+		}
+	}
+}
+
+// until calls fn, at once and then every d, until it has succeeded.
+func (s *Sales) until(d time.Duration, fn func(context.Context) error) {
+	l := failures{log: s.opts.Logger}
+	for err := fn(s.work); s.work.Err() == nil; err = fn(s.work) {
+		l.note(err)
+		if err == nil || !s.wait(time.After(d)) {
 			return
 		}
-		err := fn(s.work)
-		now := time.Now()
-		switch {
-		case s.work.Err() != nil:
-			return
-		case err == nil && !failed.IsZero():
-			s.opts.Logger.Info("flashsale: background work goes on", "failed_for", now.Sub(failed).Round(time.Millisecond))
-			failed, logged = time.Time{}, time.Time{}
-		case err != nil && now.Sub(logged) >= logEvery:
-			s.opts.Logger.Warn("flashsale: background work", "error", err)
-			logged = now
-		}
-		if err != nil && failed.IsZero() {
-			failed = now
-		}
+	}
+}
+
+// wait says whether there is something to do, and not the end.
+func (s *Sales) wait(until <-chan time.Time) bool {
+	select {
+	case <-until:
+		return true
+	case <-s.work.Done():
+		return false
+	}
+}
+
+// failures are those of one kind of background work, which are logged now and then.
+type failures struct {
+	log           *slog.Logger
+	since, logged time.Time
+}
+
+func (f *failures) note(err error) {
+	now := time.Now()
+	switch {
+	case err == nil && !f.since.IsZero():
+		f.log.Info("flashsale: background work goes on", "failed_for", now.Sub(f.since).Round(time.Millisecond))
+		f.since, f.logged = time.Time{}, time.Time{}
+	case err != nil && now.Sub(f.logged) >= logEvery:
+		f.log.Warn("flashsale: background work", "error", err)
+		f.logged = now
+	}
+	if err != nil && f.since.IsZero() {
+		f.since = now
 	}
 }
 

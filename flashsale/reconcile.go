@@ -127,6 +127,7 @@ type reconciler struct {
 	since int64 // changes up to here were compared, µs
 	looks int
 	usual bool // what it does is no mending: somebody has just changed the row
+	paced bool // others have as much of the engines as it has
 }
 
 // wanted is what one row wants of its permit.
@@ -141,14 +142,26 @@ const wantedColumns = `sale, permit, state NOT IN ('held', 'confirmed'), CASE
 	WHEN state = 'held' AND expires_at > holdfast_now() THEN expires_at - holdfast_now()
 	WHEN state = 'held' THEN 0 ELSE -1 END`
 
-// all looks at every hold that anything can be wrong with; afterwards recent is enough.
+// all looks at every hold that anything can be wrong with.
 func (r *reconciler) all(ctx context.Context) error {
 	now, err := r.now(ctx)
 	if err != nil {
 		return err
 	}
-	err = r.pages(ctx, `(state = 'held' OR changed_at > $3)`, now-2*r.sales.opts.KeyLife.Microseconds())
-	if err == nil {
+	return r.pages(ctx, `(state = 'held' OR changed_at > $3)`, now-2*r.sales.opts.KeyLife.Microseconds())
+}
+
+// last looks at the last changes that there were, however long ago: what was on its way when a process died is among them. From
+// then on recent is enough for what changes.
+func (r *reconciler) last(ctx context.Context) error {
+	var now, changed int64
+	err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		return tx.Row(ctx, `SELECT holdfast_now(), coalesce((SELECT max(changed_at) FROM holds), 0)`).Scan(&now, &changed)
+	})
+	if err != nil {
+		return err
+	}
+	if err = r.changes(ctx, changed-overlap.Microseconds(), now); err == nil {
 		r.since = now
 	}
 	return err
@@ -229,6 +242,7 @@ func (r *reconciler) now(ctx context.Context) (now int64, err error) {
 func (r *reconciler) pages(ctx context.Context, where string, args ...any) error {
 	query := `SELECT id, ` + wantedColumns + ` FROM holds WHERE id > $1 AND ` + where + ` ORDER BY id LIMIT $2`
 	for last := ""; ; {
+		began := time.Now()
 		var page []wanted
 		err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 			page = nil
@@ -247,6 +261,9 @@ func (r *reconciler) pages(ctx context.Context, where string, args ...any) error
 		}
 		if len(page) < batch {
 			return nil
+		}
+		if r.paced && !r.sales.wait(time.After(2*time.Since(began))) {
+			return ctx.Err()
 		}
 	}
 }

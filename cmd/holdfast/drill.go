@@ -52,8 +52,8 @@ func (c *drillSaleCmd) Run(e *env) error {
 }
 
 type drillRestartCmd struct {
-	Store  string `help:"Store to use, under a prefix of its own. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
-	DB     string `name:"db" help:"Database to use, in a schema of its own. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
+	Store  string `help:"Store to use, under a prefix of its own; or redis-server, valkey-server (with ?class=b) or nodes (three of them), which the drill starts for itself. Default: file: in a temporary directory." env:"HOLDFAST_DRILL_STORE"`
+	DB     string `name:"db" help:"Database to use, in a schema of its own; or postgres, which the drill starts for itself. Default: SQLite in a temporary directory." env:"HOLDFAST_DRILL_DB"`
 	Rounds int    `help:"How many restarts." default:"8"`
 	Rate   int    `help:"Requests a second." default:"200"`
 	Seed   uint64 `help:"Deals the same moments as the run that printed it; 0: new ones."`
