@@ -17,7 +17,7 @@ var sample = []struct {
 	key string
 	rate
 }{
-	{"t", rate{kindToken, 4, 3_000}}, {"t", rate{kindToken, 6, 1_500}},
+	{"t", rate{kindToken, 4, 3_000}}, {"t", rate{kindToken, 6, 1_500}}, {"u", rate{kindToken, 5, 2_000}}, {"v", rate{kindToken, 3, 4_000}},
 	{"l", rate{kindLeaky, 5, 2_500}},
 	{"f", rate{kindFixed, 5, 10_000}}, {"f", rate{kindFixed, 7, 20_000}},
 	{"c", rate{kindCounter, 5, 10_000}}, {"c", rate{kindCounter, 2, 10_000}}, {"c", rate{kindCounter, 8, 5_000}},
@@ -25,11 +25,13 @@ var sample = []struct {
 	{"n", rate{kindConcurrency, 5, 9_000}}, {"n", rate{kindConcurrency, 3, 15_000}},
 }
 
+const buckets = 4 // of sample, at its beginning: those of tokens
+
 // plan takes every branch of every decision.
 func plan() storetest.Plan {
 	const slot = "limit:{sample}:"
 	var keys []string
-	for _, k := range []string{"t", "l", "f", "c", "s", "n", "r0", "r1", "r2", "p0", "p1", "p2"} {
+	for _, k := range []string{"t", "u", "v", "l", "f", "c", "s", "n", "r0", "r1", "r2", "p0", "p1", "p2"} {
 		keys = append(keys, slot+k)
 	}
 	keys = append(keys, liveKey)
@@ -41,9 +43,12 @@ func plan() storetest.Plan {
 			return storetest.Do(leaseDecision, anyLease(r, now, slot))
 		}
 		var used, rules []string
-		settles := r.IntN(4) == 0
+		settles, of := r.IntN(4) == 0, sample
+		if r.IntN(3) == 0 {
+			of = sample[:buckets] // for which there are bodies of their own
+		}
 		for range 1 + r.IntN(3) {
-			s := sample[r.IntN(len(sample))]
+			s := of[r.IntN(len(of))]
 			if slices.Contains(used, slot+s.key) {
 				continue
 			}
@@ -111,6 +116,15 @@ func TestBothBodiesNoticeErrors(t *testing.T) {
 		m("take", "a[i] + cost * span - now - most * span, 0)", "a[i] + cost * span - now - most * span - 1, 0)"),
 		m("take", "most - math.ceil((a[i] - now) / span)", "most - math.floor((a[i] - now) / span)"),
 		m("take", "redis.call('SET', key, num(a[i]), 'PXAT', at(a[i]))", "redis.call('SET', key, num(a[i]))"),
+		m("take", "if a < now then a = now end", ""),
+		m("take", "(ARGV[k + 2] - ARGV[k]) * ARGV[k + 1] - now", "(ARGV[k + 2] - ARGV[k]) * ARGV[k + 1] - now + 1"),
+		m("take", "refused = refused or ARGV[k + 3] == '0'", "refused = true"),
+		m("take", "local takes = not refused and", "local takes ="),
+		m("take", "not refused and ARGV[1] == '0'", "not refused"),
+		m("take", "if takes and out[i * 4 - 3] == 0 then", "if takes then"),
+		m("take", "most - math.ceil((a - now) / span), 0)", "most - math.floor((a - now) / span), 0)"),
+		m("take", "left < most and math.max(a", "math.max(a"),
+		m("take", ", 'PXAT', string.format('%.0f', math.ceil(a / 1000)))", ")"),
 		m("take", "s == start - span then return start, 0, cur end", "s == start - span then return start, 0, 0 end"),
 		m("take", "math.min(tonumber(cur), 16 * most)", "math.min(tonumber(cur), most)"),
 		m("take", "c[i] * math.ceil(rest / 1000) + (b[i]", "c[i] * math.floor(rest / 1000) + (b[i]"),

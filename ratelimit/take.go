@@ -15,6 +15,9 @@ var meterLua string
 //go:embed take.lua
 var takeLua string
 
+//go:embed buckets.lua
+var bucketsLua string
+
 // Modes of take.
 const (
 	modeTake = iota
@@ -51,7 +54,7 @@ const (
 	perState = 4 // elements of takeOut.States
 )
 
-var take = store.Decide("ratelimit.take", store.Lua(meterLua+takeLua), func(tx *store.Tx, in takeIn) takeOut {
+var take = store.Decide("ratelimit.take", store.Lua(bucketsLua+meterLua+takeLua), func(tx *store.Tx, in takeIn) takeOut {
 	n := len(in.Rules) / perRule
 	out := takeOut{Outcome: taken, Taken: tx.Now(), States: make([]string, 0, n*perState)}
 	if in.Mode == modeReserve && !mutant.ReservedAgain || in.Mode == modeRenew {
