@@ -17,6 +17,9 @@ func TestSteady(t *testing.T) {
 	}
 	f := startNodes(t, holdfasts(t)[0])
 	before := f.status(f.leader(t))
+	if tell(f.leader(t).clients, "SET", "key:000000", value(3)) != "+OK" { // for those who read first
+		t.Fatal("no write is answered")
+	}
 	t.Logf("%s leads in term %d", before.Name, before.Term)
 	for began := time.Now(); time.Since(began) < *steady; {
 		turn := min(time.Minute, *steady-time.Since(began))
@@ -28,7 +31,11 @@ func TestSteady(t *testing.T) {
 			all.Go(func() { rates[i] = w.load(false).run(t, leader, turn) })
 		}
 		all.Wait()
+		if t.Failed() {
+			return
+		}
 		now := f.status(f.leader(t))
+		eventually(t, "the leader says its term", func() bool { now = f.status(f.leader(t)); return now.Term > 0 })
 		t.Logf("%5.0f s: term %d; SET %.0f/s, in pipelines %.0f/s; GET %.0f/s, in pipelines %.0f/s",
 			time.Since(began).Seconds(), now.Term, rates[0], rates[1], rates[2], rates[3])
 		if now.Term != before.Term || now.Name != before.Name {

@@ -99,7 +99,10 @@ func (en *engine) start(ctx context.Context) (err error) {
 	if en.child, err = en.nursery.run(en.command(), en.log); err != nil {
 		return err
 	}
-	return en.answers(ctx)
+	if err = en.answers(ctx); err != nil {
+		en.quit(syscall.SIGQUIT)
+	}
+	return err
 }
 
 // answers waits until the engine does.

@@ -29,7 +29,7 @@ type nodeStore struct{ *nodeFleet }
 func (h *hired) hireNodes(ctx context.Context) error {
 	h.progress.say("starting three nodes")
 	f := &failover{FailoverOptions: FailoverOptions{Nodes: 3, Binary: h.binary, Net: netProxies}, place: h.place, nursery: h.nursery, progress: h.progress,
-		noDisk: "the sale's own", noWatch: "the sale's own"}
+		noDisk: "this drill's own", noWatch: "this drill's own"}
 	fleet, err := newNodeFleet(ctx, f)
 	if err != nil {
 		return err

@@ -7,8 +7,8 @@
 --   step add:   add the permits
 --   step open:  done
 -- Returns {1 if done, 1 if it is open}; {0, 0}: somebody else builds, or has taken over
--- Clock: the engine's. Retry: safe. A builder that dies is taken over after 2 s, one that gave up by itself at once.
-local never, patience = 9007199254740991, 2000000
+-- Clock: the engine's. Retry: safe. A builder that dies is taken over after 1 s, one that gave up by itself at once.
+local never, patience = 9007199254740991, 1000000
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local gate = {

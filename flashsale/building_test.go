@@ -1,8 +1,8 @@
 package flashsale
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,10 +27,8 @@ func (r *rig) begun(s *Sales, sale Sale) buildIn {
 	return in
 }
 
-// The process that was building a gate is gone: two hundred buyers who wait for it are served once somebody else may take over,
-// and until then the store is asked by one of them.
-func TestBuyersWaitTogether(t *testing.T) {
-	const buyers = 200
+// observed runs a test as pair does; what is called for each decision of the store is replaced by setting it.
+func observed(t *testing.T, fn func(r *rig, decided *atomic.Pointer[func(decision string)])) {
 	for _, c := range []struct {
 		name    string
 		engines func(t *testing.T) (storeURL, dbURL string)
@@ -41,44 +39,90 @@ func TestBuyersWaitTogether(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var asked atomic.Int64
+			t.Parallel()
+			var decided atomic.Pointer[func(decision string)]
 			storeURL, dbURL := c.engines(t)
 			st, err := store.Open(t.Context(), storeURL, store.Options{Observe: func(decision string, _ time.Duration, _ error) {
-				if strings.HasPrefix(decision, "flashsale.admit") || strings.HasPrefix(decision, "flashsale.build") {
-					asked.Add(1)
+				if call := decided.Load(); call != nil {
+					(*call)(decision)
 				}
 			}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = st.Close() })
-			r := newRig(t, st, sqldbtest.Open(t, dbURL, sqldb.Options{}))
-			s := r.sales(false, Options{SQLTimeout: 10 * time.Second})
-			sale := r.sale(s, NewSale{Stock: buyers, PerBuyer: 1})
-			r.flush(sale.ID)
-			r.begun(s, sale)
-			asked.Store(0)
-			began := time.Now()
-			var all sync.WaitGroup
-			for i := range buyers {
-				all.Go(func() {
-					req := HoldRequest{Key: fmt.Sprint("k", i), Sale: sale.ID, Buyer: fmt.Sprint("b", i)}
-					if _, err := s.Hold(t.Context(), req); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			all.Wait()
-			took := time.Since(began)
-			t.Logf("%d buyers, %d questions, %s", buyers, asked.Load(), took)
-			if looks := int64(took / gatePoll); asked.Load() > 3*buyers+looks+10 {
-				t.Errorf("the store was asked %d times", asked.Load())
-			}
-			if took > buildPatience*time.Microsecond+2*time.Second {
-				t.Errorf("only after %s", took)
-			}
+			fn(newRig(t, st, sqldbtest.Open(t, dbURL, sqldb.Options{})), &decided)
 		})
 	}
+}
+
+// The process that was building a gate is gone: two hundred buyers who wait for it are served once somebody else may take over,
+// and until then the store is asked by one of them.
+func TestBuyersWaitTogether(t *testing.T) {
+	const buyers = 200
+	observed(t, func(r *rig, decided *atomic.Pointer[func(string)]) {
+		var asked, tries atomic.Int64
+		s := r.sales(false, Options{})
+		sale := r.sale(s, NewSale{Stock: buyers, PerBuyer: 1})
+		r.flush(sale.ID)
+		r.begun(s, sale)
+		count := func(decision string) {
+			if decision == "flashsale.admit" || decision == "flashsale.build" {
+				asked.Add(1)
+			}
+		}
+		decided.Store(&count)
+		began := time.Now()
+		var all sync.WaitGroup
+		for i := range buyers {
+			all.Go(func() {
+				req := HoldRequest{Key: fmt.Sprint("k", i), Sale: sale.ID, Buyer: fmt.Sprint("b", i)}
+				for err := errCrash; err != nil; {
+					tries.Add(1)
+					if _, err = s.Hold(r.Context(), req); err != nil && time.Since(began) > 10*time.Second {
+						r.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		took := time.Since(began)
+		r.Logf("%d buyers, %d tries, %d questions, %s", buyers, tries.Load(), asked.Load(), took)
+		if looks := int64(took / gatePoll); asked.Load() > 3*tries.Load()+looks+10 || tries.Load() > 3*buyers {
+			r.Errorf("the store was asked %d times, in %d tries", asked.Load(), tries.Load())
+		}
+		if took > buildPatience*time.Microsecond+4*time.Second {
+			r.Errorf("only after %s", took)
+		}
+	})
+}
+
+// Those who wait for a gate are told that the process closes.
+func TestBuyersWhoWaitWhenItCloses(t *testing.T) {
+	pair(t, func(r *rig) {
+		s := r.sales(false, Options{SQLTimeout: 15 * time.Second, PermitLife: 20 * time.Second})
+		sale := r.sale(s, NewSale{Stock: 1})
+		r.flush(sale.ID)
+		in := r.begun(s, sale)
+		defer r.sales(false, Options{}).keepBuilding(r.Context(), in)()
+		told := make(chan error)
+		go func() {
+			_, err := s.Hold(r.Context(), HoldRequest{Key: r.key(), Sale: sale.ID, Buyer: "ada"})
+			told <- err
+		}()
+		terms, err := s.terms(r.Context(), sale.ID)
+		if err != nil {
+			r.Fatal(err)
+		}
+		r.until("she waits", func() bool { terms.mu.Lock(); defer terms.mu.Unlock(); return terms.building != nil })
+		if err := s.Close(); err != nil {
+			r.Fatal(err)
+		}
+		if err := <-told; !errors.Is(err, ErrClosed) {
+			r.Errorf("she was told %v", err)
+		}
+	})
 }
 
 // A builder that waits for SQL is not followed, however long that takes; one that has stopped is.

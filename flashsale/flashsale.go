@@ -171,15 +171,16 @@ func New(st *store.Store, db *sqldb.DB, opts Options) (*Sales, error) {
 	return s, nil
 }
 
-// Start mends what a crash has left, as far as it is in the last changes, and returns; the older ones are compared while buyers
-// come, so that a server with a million holds is there as soon as one with none. It goes on expiring holds and comparing permits with
-// rows until Close. Call it before the first Hold.
+// Start mends what a crash has left in the last ten seconds of changes, and returns. The older ones are compared while buyers come,
+// the last ones first, so that a server with a million holds is there as soon as one with none; until its permit was compared, a unit
+// that came back in a row whose process died earlier than that is not sold, and a repeat of a hold whose permit the store has lost can
+// be told "sold out". It goes on expiring holds and comparing permits with rows until Close. Call it before the first Hold.
 func (s *Sales) Start(ctx context.Context) error {
 	if err := s.dropCheck(ctx); err != nil {
 		return err
 	}
 	r := &reconciler{sales: s}
-	if err := r.last(ctx); err != nil {
+	if err := r.latest(ctx); err != nil {
 		return err
 	}
 	s.background(func() { s.until(reconcileEvery, (&reconciler{sales: s, paced: true}).all) })

@@ -264,7 +264,7 @@ type buildOut struct {
 }
 
 // buildPatience is how long a builder may be silent before another takes over, µs.
-const buildPatience = 2_000_000
+const buildPatience = 1_000_000
 
 var build = store.Decide("flashsale.build", store.Lua(buildLua), func(tx *store.Tx, in buildIn) buildOut {
 	now := tx.Now()

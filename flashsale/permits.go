@@ -176,14 +176,13 @@ func (s *Sales) startBuilding(t *terms) (*building, error) {
 func (s *Sales) buildUntilOpen(ctx context.Context, t *terms) error {
 	for {
 		open, err := s.buildGate(ctx, t)
-		if open || err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return ErrClosed
+		case open || err != nil:
 			return err
 		}
-		select {
-		case <-time.After(gatePoll):
-		case <-ctx.Done():
-			return fmt.Errorf("flashsale: the gate is being built: %w", ctx.Err())
-		}
+		s.wait(time.After(gatePoll))
 	}
 }
 

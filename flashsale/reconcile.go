@@ -22,6 +22,8 @@ const (
 	settleTime = 500 * time.Millisecond
 	// expireBatch is how many holds of one sale end in one transaction.
 	expireBatch = 200
+	// mostRest is the longest pause of what is compared page by page while buyers come.
+	mostRest = 100 * time.Millisecond
 )
 
 // expire ends holds whose time is over, sale by sale.
@@ -127,7 +129,10 @@ type reconciler struct {
 	since int64 // changes up to here were compared, µs
 	looks int
 	usual bool // what it does is no mending: somebody has just changed the row
-	paced bool // others have as much of the engines as it has
+	paced bool // others have more of the engines than it has
+
+	before, oldest int64 // what all has still to look at, µs
+	last           string
 }
 
 // wanted is what one row wants of its permit.
@@ -142,18 +147,60 @@ const wantedColumns = `sale, permit, state NOT IN ('held', 'confirmed'), CASE
 	WHEN state = 'held' AND expires_at > holdfast_now() THEN expires_at - holdfast_now()
 	WHEN state = 'held' THEN 0 ELSE -1 END`
 
-// all looks at every hold that anything can be wrong with.
+// all looks at every hold that anything can be wrong with, those that changed last before the others. Called again after an error it
+// goes on where it was. (Holds that are live and older than that: live.)
 func (r *reconciler) all(ctx context.Context) error {
-	now, err := r.now(ctx)
-	if err != nil {
-		return err
+	if r.before == 0 {
+		now, err := r.now(ctx)
+		if err != nil {
+			return err
+		}
+		r.before = now + 1
+		r.oldest = now - 2*r.sales.opts.KeyLife.Microseconds()
 	}
-	return r.pages(ctx, `(state = 'held' OR changed_at > $3)`, now-2*r.sales.opts.KeyLife.Microseconds())
+	for {
+		began := time.Now()
+		page, before, last, err := r.page(ctx, `SELECT id, changed_at, `+wantedColumns+` FROM holds
+			WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) < ($2, $3)
+			ORDER BY changed_at DESC, id DESC LIMIT $4`, r.oldest, r.before, r.last, batch)
+		if err == nil {
+			err = r.mend(ctx, page)
+		}
+		if err != nil {
+			return err
+		}
+		if len(page) < batch {
+			return nil
+		}
+		r.before, r.last = before, last
+		if !r.rest(began) {
+			return ctx.Err()
+		}
+	}
 }
 
-// last looks at the last changes that there were, however long ago: what was on its way when a process died is among them. From
-// then on recent is enough for what changes.
-func (r *reconciler) last(ctx context.Context) error {
+// page reads some holds in the order of their changes, and which was the last of them.
+func (r *reconciler) page(ctx context.Context, query string, args ...any) (page []wanted, at int64, last string, err error) {
+	err = r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
+		page = nil
+		return each(ctx, tx, func(scan func(...any) error) error {
+			var w wanted
+			err := scan(&last, &at, &w.sale, &w.permit, &w.ended, &w.life)
+			page = append(page, w)
+			return err
+		}, query, args...)
+	})
+	return page, at, last, err
+}
+
+// rest leaves the engines to others after a page, if that was asked for, and says whether to go on.
+func (r *reconciler) rest(began time.Time) bool {
+	return !r.paced || r.sales.wait(time.After(min(2*time.Since(began), mostRest)))
+}
+
+// latest looks at the last changes that there were, however long ago: what was on its way when a process died is among them, unless
+// that took longer than overlapLong. From then on recent is enough for what changes.
+func (r *reconciler) latest(ctx context.Context) error {
 	var now, changed int64
 	err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
 		return tx.Row(ctx, `SELECT holdfast_now(), coalesce((SELECT max(changed_at) FROM holds), 0)`).Scan(&now, &changed)
@@ -161,7 +208,7 @@ func (r *reconciler) last(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = r.changes(ctx, changed-overlap.Microseconds(), now); err == nil {
+	if err = r.changes(ctx, changed-overlapLong.Microseconds(), now); err == nil {
 		r.since = now
 	}
 	return err
@@ -187,27 +234,19 @@ func (r *reconciler) recent(ctx context.Context) error {
 // changes compares the holds that changed in a time, in the order of their changes.
 func (r *reconciler) changes(ctx context.Context, from, to int64) error {
 	for last := ""; ; {
-		var page []wanted
-		err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-			page = nil
-			return each(ctx, tx, func(scan func(...any) error) error {
-				var w wanted
-				err := scan(&last, &from, &w.sale, &w.permit, &w.ended, &w.life)
-				page = append(page, w)
-				return err
-			}, `SELECT id, changed_at, `+wantedColumns+` FROM holds
-				WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) > ($1, $3)
-				ORDER BY changed_at, id LIMIT $4`, from, to, last, batch)
-		})
-		if err != nil {
-			return err
+		page, at, id, err := r.page(ctx, `SELECT id, changed_at, `+wantedColumns+` FROM holds
+			WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) > ($1, $3)
+			ORDER BY changed_at, id LIMIT $4`, from, to, last, batch)
+		if err == nil {
+			err = r.mend(ctx, page)
 		}
-		if err := r.mend(ctx, page); err != nil {
+		if err != nil {
 			return err
 		}
 		if len(page) < batch {
 			return nil
 		}
+		from, last = at, id
 	}
 }
 
@@ -240,29 +279,20 @@ func (r *reconciler) now(ctx context.Context) (now int64, err error) {
 
 // pages compares all holds for which where is true.
 func (r *reconciler) pages(ctx context.Context, where string, args ...any) error {
-	query := `SELECT id, ` + wantedColumns + ` FROM holds WHERE id > $1 AND ` + where + ` ORDER BY id LIMIT $2`
+	query := `SELECT id, changed_at, ` + wantedColumns + ` FROM holds WHERE id > $1 AND ` + where + ` ORDER BY id LIMIT $2`
 	for last := ""; ; {
 		began := time.Now()
-		var page []wanted
-		err := r.sales.db.Read(ctx, func(ctx context.Context, tx *sqldb.Tx) error {
-			page = nil
-			return each(ctx, tx, func(scan func(...any) error) error {
-				var w wanted
-				err := scan(&last, &w.sale, &w.permit, &w.ended, &w.life)
-				page = append(page, w)
-				return err
-			}, query, append([]any{last, batch}, args...)...)
-		})
-		if err != nil {
-			return err
+		page, _, id, err := r.page(ctx, query, append([]any{last, batch}, args...)...)
+		if err == nil {
+			err = r.mend(ctx, page)
 		}
-		if err := r.mend(ctx, page); err != nil {
+		if err != nil {
 			return err
 		}
 		if len(page) < batch {
 			return nil
 		}
-		if r.paced && !r.sales.wait(time.After(2*time.Since(began))) {
+		if last = id; !r.rest(began) {
 			return ctx.Err()
 		}
 	}

@@ -123,7 +123,7 @@ func liteKind(code int) error {
 func openKind(err error) error {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
-		case "28P01", "28000", "3D000":
+		case "28P01", "28000", "3D000", "42704", "22023": // the last two: a setting that it does not know, or not so
 			return fmt.Errorf("%w: %w", ErrConfig, pg)
 		}
 	}

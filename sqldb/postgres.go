@@ -14,7 +14,8 @@ const (
 	lockTimeout = time.Second
 	dialTimeout = 5 * time.Second
 	// goneCheck is how long a statement of a process that has died goes on to wait, or to keep others waiting.
-	goneCheck = 100 * time.Millisecond
+	goneCheck   = 100 * time.Millisecond
+	goneSetting = "client_connection_check_interval" // since PostgreSQL 14
 )
 
 func openPostgres(rawURL string, opts Options) (*DB, error) {
@@ -37,7 +38,7 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		"statement_timeout":                   millis(opts.Timeout - opts.Timeout/10),
 		"lock_timeout":                        millis(lockTimeout),
 		"idle_in_transaction_session_timeout": millis(opts.Timeout + commitGrace),
-		"client_connection_check_interval":    millis(goneCheck), // PostgreSQL 14
+		goneSetting:                           millis(goneCheck),
 		// A plan that was made while a table was small reads all of it, and is kept while
 		// the table grows. Every statement here has an index to go by.
 		"enable_seqscan": "off",
@@ -48,6 +49,9 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		"lock_timeout":                        millis(10 * lockTimeout),
 		"idle_in_transaction_session_timeout": "0",
 	})
+	if cfg.RuntimeParams[goneSetting] == "0" {
+		delete(cfg.RuntimeParams, goneSetting) // a server or a pooler that does not know it is not asked
+	}
 	pool := newPool(stdlib.OpenDB(*cfg), opts.MaxConns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(30 * time.Minute) // finds its way back after a failover
