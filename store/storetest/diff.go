@@ -43,14 +43,17 @@ type Step struct {
 	name string
 	in   any
 	slot uint16
-	run  func(context.Context, *store.Store, *Mutation) (any, error)
+	run  func(context.Context, *store.Store, *seeded) (any, error)
 }
 
 // Do makes a step of a decision.
 func Do[In, Out any](d *store.Decision[In, Out], in In) Step {
-	return Step{name: d.Name(), in: in, slot: slotOf(in), run: func(ctx context.Context, s *store.Store, m *Mutation) (any, error) {
+	return Step{name: d.Name(), in: in, slot: slotOf(in), run: func(ctx context.Context, s *store.Store, m *seeded) (any, error) {
 		if m != nil && m.Decision == d.Name() {
-			return d.WithRemote(store.Lua(m.apply(d.Source()))).Do(ctx, s, in)
+			if m.wrong == nil {
+				m.wrong = d.WithRemote(store.Lua(m.apply(d.Source())))
+			}
+			return m.wrong.(*store.Decision[In, Out]).Do(ctx, s, in)
 		}
 		return d.Do(ctx, s, in)
 	}}
@@ -109,6 +112,7 @@ func DiffSeveral(t *testing.T, p Plan) {
 		steps int
 	}{{"cluster", clusterRig, 1_000}, {"sentinel", sentinelRig, 1_000}, {"nodes", nodesRig, 300}} {
 		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel() // to start them, and what they answer each other, is mostly waiting
 			p := p
 			if p.Steps == 0 {
 				p.Steps = kind.steps
@@ -129,6 +133,12 @@ func DiffSeveral(t *testing.T, p Plan) {
 // once, becomes New.
 type Mutation struct{ Decision, Old, New string }
 
+// seeded is a mutation with the decision that has it, once it was asked for.
+type seeded struct {
+	Mutation
+	wrong any // *store.Decision
+}
+
 func (m *Mutation) apply(script string) string {
 	if n := strings.Count(script, m.Old); n != 1 {
 		panic(fmt.Sprintf("storetest: %q occurs %d times in the script of %s, not once", m.Old, n, m.Decision))
@@ -146,7 +156,7 @@ func DiffFinds(t *testing.T, p Plan, mutations ...Mutation) {
 	d := newDiffer(t, p)
 	for _, m := range mutations {
 		t.Run(fmt.Sprintf("%s: %s becomes %s", m.Decision, m.Old, m.New), func(t *testing.T) {
-			found := d.explore(t, &m)
+			found := d.explore(t, &seeded{Mutation: m})
 			if found == nil {
 				t.Fatalf("%d steps did not notice; seed %d", d.plan.Steps, d.plan.Seed)
 			}

@@ -79,7 +79,7 @@ func TestDiffFindsSeededErrors(t *testing.T) {
 // An error that needs a long way to show is told by its seed and a short way.
 func TestDiffShowsTheShortestWay(t *testing.T) {
 	d := newDiffer(t, takePlan())
-	m := Mutation{"sample.take", "HINCRBY', KEYS[2], ARGV[4], ARGV[3]", "HINCRBY', KEYS[2], ARGV[4], redis.call('HLEN', KEYS[2]) == 5 and 1 or ARGV[3]"}
+	m := seeded{Mutation: Mutation{"sample.take", "HINCRBY', KEYS[2], ARGV[4], ARGV[3]", "HINCRBY', KEYS[2], ARGV[4], redis.call('HLEN', KEYS[2]) == 5 and 1 or ARGV[3]"}}
 	found := d.explore(t, &m)
 	if found == nil {
 		t.Fatal("not noticed")
@@ -98,12 +98,13 @@ func TestDiffRefusesUnlistedKeys(t *testing.T) {
 	p.Keys = p.Keys[:5]
 	p.Steps = 50
 	d := newDiffer(t, p)
-	run := d.begin(t)
-	defer run.end()
+	d.begin(t)
+	e := d.newEmbedded(t)
+	defer e.close()
 	for i := range 50 {
-		run.step(played{p.Next(rand.New(rand.NewPCG(1, uint64(i))), 0), epoch + int64(i)*int64(time.Millisecond)}, nil)
+		d.step(t, e.step(t, played{p.Next(rand.New(rand.NewPCG(1, uint64(i))), 0), epoch + int64(i)*int64(time.Millisecond)}), nil)
 	}
-	if what := run.strangers(); !strings.Contains(what, "{b}:recent") {
+	if what := d.strangers(t); !strings.Contains(what, "{b}:recent") {
 		t.Errorf("strangers: %q", what)
 	}
 }

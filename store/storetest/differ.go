@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,13 +14,14 @@ import (
 	"github.com/holdfast-dev/holdfast/store"
 )
 
-// differ holds the engines and the clock of one differential test; the embedded store is new
-// for each run.
+// differ holds the engines and the clock of one differential test, and what the embedded store
+// has answered so far.
 type differ struct {
 	plan   Plan
 	slots  map[uint16][]string // Keys of the plan
 	rig    rig
 	remote *store.Store
+	tape   *tape
 	middle func() // called once, before the step in the middle; nil: nothing happens there, or it has
 }
 
@@ -47,22 +47,18 @@ func newDifferOn(t *testing.T, p Plan, start func(testing.TB) rig) *differ {
 	t.Helper()
 	d := &differ{plan: p.withDefaults(t), slots: bySlot(p.Keys), rig: start(t)}
 	d.remote = open(t, d.rig.url, store.Options{Timeout: answerWithin})
+	d.tape = newTape(t, d)
 	return d
 }
 
 // answerWithin is generous: what is not answered looks like a difference.
 const answerWithin = 10 * time.Second
 
-// round is how many steps are made before both stores begin again from nothing: beginnings
-// are where branches are, and the shorter a run, the sooner its error is cut down.
-const round = 1000
-
 // explore makes new steps until there is a difference or enough of them.
-func (d *differ) explore(t testing.TB, m *Mutation) *finding {
+func (d *differ) explore(t testing.TB, m *seeded) *finding {
 	t.Helper()
-	r := rand.New(rand.NewPCG(d.plan.Seed, 0))
 	for done := 0; done < d.plan.Steps; done += round {
-		if found := d.exploreRound(t, r, done, min(d.plan.Steps-done, round), m); found != nil {
+		if found := d.exploreRound(t, done, min(d.plan.Steps-done, round), m); found != nil {
 			found.after = done
 			return found
 		}
@@ -70,111 +66,83 @@ func (d *differ) explore(t testing.TB, m *Mutation) *finding {
 	return nil
 }
 
-func (d *differ) exploreRound(t testing.TB, r *rand.Rand, done, steps int, m *Mutation) *finding {
+func (d *differ) exploreRound(t testing.TB, done, steps int, m *seeded) *finding {
 	t.Helper()
-	run := d.begin(t)
-	defer run.end()
-	at := int64(epoch)
-	for i := range steps {
-		if done+i == d.plan.Steps/2 && d.middle != nil {
+	d.begin(t)
+	for i := done; i < done+steps; i++ {
+		if i == d.plan.Steps/2 && d.middle != nil {
 			d.middle()
 			d.middle = nil
 		}
-		at += d.plan.Pause(r).Microseconds()
-		if what := run.step(played{d.plan.Next(r, at), at}, m); what != "" {
-			return &finding{steps: run.made, what: what}
+		if what := d.step(t, d.tape.at(t, i), m); what != "" {
+			return &finding{steps: d.tape.steps(done, i+1), what: what}
 		}
 	}
-	if what := run.compareAll(context.Background()); what != "" {
-		return &finding{steps: run.made, what: what}
+	if what := d.compare(t, d.tape.end(t, done+steps)); what != "" {
+		return &finding{steps: d.tape.steps(done, done+steps), what: what}
 	}
-	if what := run.strangers(); what != "" {
+	if what := d.strangers(t); what != "" {
 		t.Fatal(what)
 	}
 	return nil
 }
 
-// replay makes given steps. It returns the difference that the first of them shows.
-func (d *differ) replay(t testing.TB, steps []played, m *Mutation) *finding {
+// begin empties the engines, at the time at which every round begins.
+func (d *differ) begin(t testing.TB) {
 	t.Helper()
-	run := d.begin(t)
-	defer run.end()
-	for _, p := range steps {
-		if what := run.step(p, m); what != "" {
-			return &finding{steps: run.made, what: what}
+	d.rig.clock.set(epoch)
+	d.rig.flush(t)
+}
+
+// replay makes given steps. It returns the difference that the first of them shows.
+func (d *differ) replay(t testing.TB, steps []played, m *seeded) *finding {
+	t.Helper()
+	d.begin(t)
+	e := d.newEmbedded(t)
+	defer e.close()
+	for i, p := range steps {
+		if what := d.step(t, e.step(t, p), m); what != "" {
+			return &finding{steps: steps[:i+1], what: what}
 		}
 	}
-	if what := run.compareAll(context.Background()); what != "" {
-		return &finding{steps: run.made, what: what}
+	if what := d.compare(t, e.look(t, d.allSlots())); what != "" {
+		return &finding{steps: steps, what: what}
 	}
 	return nil
 }
 
-// pair is one run: an empty embedded store and the emptied engines.
-type pair struct {
-	*differ
-	t        testing.TB
-	embedded *store.Store
-	made     []played
-}
-
-func (d *differ) begin(t testing.TB) *pair {
+// step makes on the engines the step that the embedded store has made, and says what is different afterwards.
+func (d *differ) step(t testing.TB, s taped, m *seeded) string {
 	t.Helper()
-	d.rig.clock.set(epoch)
-	d.rig.flush(t)
-	s, err := store.Open(context.Background(), "mem:", store.Options{Clock: d.rig.clock.time})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &pair{differ: d, t: t, embedded: s}
-}
-
-func (p *pair) end() { _ = p.embedded.Close() }
-
-// step makes one step on both sides and says what is different afterwards.
-func (p *pair) step(s played, m *Mutation) string {
-	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
-	p.rig.clock.set(s.at)
-	p.made = append(p.made, s)
-	ours, ourErr := s.run(ctx, p.embedded, nil)
-	theirs, theirErr := s.run(ctx, p.remote, m)
-	for errors.Is(theirErr, store.ErrUnavailable) && p.rig.moody && ctx.Err() == nil {
-		theirs, theirErr = s.run(ctx, p.remote, m)
+	d.rig.clock.set(s.at)
+	theirs, err := s.run(ctx, d.remote, m)
+	for errors.Is(err, store.ErrUnavailable) && d.rig.moody && ctx.Err() == nil {
+		theirs, err = s.run(ctx, d.remote, m)
 	}
-	if kind(ourErr) != kind(theirErr) {
-		return fmt.Sprintf("  embedded error: %v\n  remote error:   %v\n", ourErr, theirErr)
+	if kind(s.err) != kind(err) {
+		return fmt.Sprintf("  embedded error: %v\n  remote error:   %v\n", s.err, err)
 	}
-	if ourErr == nil && !reflect.DeepEqual(ours, theirs) {
-		return fmt.Sprintf("  embedded answers %+v\n  remote answers   %+v\n", ours, theirs)
+	if s.err == nil && !reflect.DeepEqual(s.out, theirs) {
+		return fmt.Sprintf("  embedded answers %+v\n  remote answers   %+v\n", s.out, theirs)
 	}
-	if len(p.made)%allEvery != 0 && p.slots[s.slot] != nil {
-		return p.compare(ctx, p.slots[s.slot])
-	}
-	return p.compareAll(ctx)
+	return d.compare(t, s.left)
 }
 
-// allEvery steps the keys of all slots are compared: a script can write what is not its own.
-const allEvery = 50
-
-func (p *pair) compareAll(ctx context.Context) string {
-	p.t.Helper()
-	return p.compare(ctx, slices.Collect(maps.Values(p.slots))...)
-}
-
-func (p *pair) compare(ctx context.Context, slots ...[]string) string {
-	p.t.Helper()
-	embedded, err := readState(ctx, p.embedded, slots...)
+// compare reads from the engines what was seen in the embedded store.
+func (d *differ) compare(t testing.TB, embedded seen) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	remote, err := readState(ctx, d.remote, embedded.slots...)
 	if err != nil {
-		p.t.Fatalf("dump: %v", err)
+		t.Fatalf("dump: %v", err)
 	}
-	remote, err := readState(ctx, p.remote, slots...)
-	if err != nil {
-		p.t.Fatalf("dump: %v", err)
-	}
-	return differences(embedded, remote)
+	return differences(embedded.state, remote)
 }
+
+func (d *differ) allSlots() [][]string { return slices.Collect(maps.Values(d.slots)) }
 
 // kind is the sentinel that a caller acts on; two bodies may word an error differently.
 func kind(err error) error {
@@ -198,15 +166,15 @@ var everyKey = store.Decide("storetest.keys", store.Lua("return {redis.call('KEY
 	func(*store.Tx, everyKeyIn) dumpOut { return dumpOut{} })
 
 // strangers are keys that the plan does not list, so that nobody compared them.
-func (p *pair) strangers() string {
-	p.t.Helper()
+func (d *differ) strangers(t testing.TB) string {
+	t.Helper()
 	var unknown []string
-	for _, slot := range p.rig.ways {
-		out, err := everyKey.Do(context.Background(), p.remote, everyKeyIn{slot})
+	for _, slot := range d.rig.ways {
+		out, err := everyKey.Do(context.Background(), d.remote, everyKeyIn{slot})
 		if err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
-		unknown = append(unknown, slices.DeleteFunc(out.Flat, func(k string) bool { return slices.Contains(p.plan.Keys, k) })...)
+		unknown = append(unknown, slices.DeleteFunc(out.Flat, func(k string) bool { return slices.Contains(d.plan.Keys, k) })...)
 	}
 	if len(unknown) == 0 {
 		return ""
@@ -221,7 +189,7 @@ const (
 
 // shrink leaves out steps, first many at once, as long as some difference stays, and tells
 // the shortest run.
-func (d *differ) shrink(t testing.TB, f *finding, m *Mutation) string {
+func (d *differ) shrink(t testing.TB, f *finding, m *seeded) string {
 	t.Helper()
 	end, tries := time.Now().Add(shrinkFor), 0
 	for size := len(f.steps) / 2; size > 0; size /= 2 {
