@@ -16,6 +16,7 @@ import (
 // What is no command is answered by the engine, or ends its own connection; nobody else notices,
 // at the leader or behind another node.
 func TestGarbage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	leader := w.leader()
 	for _, node := range []int{leader, (leader + 1) % 3} {
@@ -60,6 +61,7 @@ func TestGarbage(t *testing.T) {
 
 // What would go round the node is refused: said plainly, in a transaction, and in a script.
 func TestForbidden(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	pid := w.status().Engine.Pid
 	for _, line := range []string{
@@ -102,6 +104,7 @@ func TestForbidden(t *testing.T) {
 
 // Wrong passwords are refused by every node, also for the node's own user.
 func TestWrongPasswords(t *testing.T) {
+	t.Parallel()
 	w := newWorldWith(t, 2, func(c *replica.Config) { c.Password = "right" })
 	for i := range w.nodes {
 		c, err := w.dial(i)
@@ -126,6 +129,7 @@ func TestWrongPasswords(t *testing.T) {
 
 // A directory that contradicts what it is started with is refused with the reason.
 func TestWrongDirectories(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	w.do("SET", "k", "v")
 	w.kill(0)
@@ -156,6 +160,7 @@ func TestWrongDirectories(t *testing.T) {
 
 // A node of one cluster is no node of another one that has the same secret.
 func TestAnotherCluster(t *testing.T) {
+	t.Parallel()
 	a, b := newWorld(t, 1), newWorld(t, 1)
 	admin, err := replica.NewAdmin(secret)
 	if err != nil {

@@ -46,6 +46,7 @@ func TestTunnelsOutliveAMomentWithoutLeader(t *testing.T) {
 
 // One client more than there is place for is told so, whether the node serves it or passes it on.
 func TestMaxClients(t *testing.T) {
+	t.Parallel()
 	const most = 5
 	w := newWorldWith(t, 2, func(c *replica.Config) {})
 	for i := range w.nodes {

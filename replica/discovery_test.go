@@ -42,6 +42,7 @@ func (m *member) named(t *testing.T) string {
 
 // Every node names the leader, after each change of it; one that is alone names nobody.
 func TestSentinelsNameTheLeader(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	agree := func() {
 		t.Helper()
@@ -74,6 +75,7 @@ func TestSentinelsNameTheLeader(t *testing.T) {
 
 // A store whose URL names sentinels, of which it is not told that they are nodes, goes on.
 func TestStoreBySentinels(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	var hosts []string
 	for _, m := range w.nodes {

@@ -17,6 +17,7 @@ const fixture = "testdata/format1"
 // A directory of format 1, with a snapshot and a log behind it, is opened by today's code. It is
 // made by go test ./replica -run TestFormat1 -update.
 func TestFormat1(t *testing.T) {
+	t.Parallel()
 	need(t)
 	w := &world{t: t, nodes: []*member{{name: "fixture", dir: t.TempDir()}}}
 	if *update {

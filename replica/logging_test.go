@@ -30,6 +30,7 @@ func (l slowLog) Handle(_ context.Context, r slog.Record) error {
 
 // A log that nobody reads holds up who writes it, and not who waits for the same lock.
 func TestNobodyWaitsForTheLog(t *testing.T) {
+	t.Parallel()
 	l := slowLog{slog.DiscardHandler, "epoch begins", &atomic.Int32{}, make(chan struct{})}
 	w := &world{t: t}
 	w.change = func(c *replica.Config) { c.Logger = slog.New(l) }

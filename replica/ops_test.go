@@ -40,6 +40,7 @@ func metricsIn(text string) (names []string) {
 // Alerts, dashboard and manual speak of metrics that exist; the manual has a row for each, and
 // each is moved by a test.
 func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	leader := w.leader()
 	w.until(leader, `peer_answers{peer="`+w.nodes[(leader+1)%3].name+`"}`, is(1))
@@ -135,6 +136,7 @@ func TestAlerts(t *testing.T) {
 
 // Prometheus itself takes the rules, and they fire when they should.
 func TestPromtool(t *testing.T) {
+	t.Parallel()
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		if os.Getenv("CI") == "true" {

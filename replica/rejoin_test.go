@@ -17,6 +17,7 @@ import (
 
 // A node whose log is damaged in the middle refuses to start, and comes back from its peers.
 func TestDamagedNodeRejoins(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s := w.storm()
 	s.more(300)
@@ -92,6 +93,7 @@ func (w *world) tryOpen(i int, join []string) error {
 
 // Who would leave no majority behind stays; the dead leave by their names.
 func TestLeaveKeepsAMajority(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	a, err := replica.NewAdmin(secret)
 	if err != nil {

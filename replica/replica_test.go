@@ -19,6 +19,7 @@ import (
 )
 
 func TestOneNode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	if got := w.do("SET", "k", "v"); got != "+OK" {
 		t.Fatal(got)
@@ -32,6 +33,7 @@ func TestOneNode(t *testing.T) {
 
 // Any node takes any client.
 func TestTunnels(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	for i := range w.nodes {
 		c, err := w.dial(i)
@@ -53,6 +55,7 @@ func TestTunnels(t *testing.T) {
 // storm writes members of sets from several clients and remembers what was acknowledged.
 type storm struct {
 	w     *world
+	pause time.Duration // of each client after an answer
 	stop  chan struct{}
 	wg    sync.WaitGroup
 	mu    sync.Mutex
@@ -60,8 +63,13 @@ type storm struct {
 	count atomic.Int64
 }
 
-func (w *world) storm() *storm {
-	s := &storm{w: w, stop: make(chan struct{})}
+func (w *world) storm() *storm { return w.stormOf(0) }
+
+// breeze is a storm that leaves the processors to others.
+func (w *world) breeze() *storm { return w.stormOf(5 * time.Millisecond) }
+
+func (w *world) stormOf(pause time.Duration) *storm {
+	s := &storm{w: w, pause: pause, stop: make(chan struct{})}
 	for i := range 4 {
 		s.wg.Add(1)
 		go func() {
@@ -85,6 +93,7 @@ func (s *storm) write(who int) {
 				s.mu.Unlock()
 				s.count.Add(1)
 			}
+			time.Sleep(s.pause)
 			select {
 			case <-s.stop:
 				c.close()
@@ -138,6 +147,7 @@ func (s *storm) end() {
 }
 
 func TestLeaderIsKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s := w.storm()
 	for range 3 {
@@ -174,6 +184,7 @@ func (w *world) sameDigests() {
 }
 
 func TestEngineIsKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s := w.storm()
 	for range 3 {
@@ -192,6 +203,7 @@ func TestEngineIsKilled(t *testing.T) {
 }
 
 func TestAllAreKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s := w.storm()
 	for range 2 {
@@ -210,6 +222,7 @@ func TestAllAreKilled(t *testing.T) {
 
 // Leadership is handed over on purpose: writes wait, none is lost, and not for long.
 func TestHandOver(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s := w.storm()
 	s.more(200)
@@ -229,6 +242,7 @@ func TestHandOver(t *testing.T) {
 }
 
 func TestMembers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	w.do("SET", "k", "v")
 	a, err := replica.NewAdmin(secret)
@@ -258,6 +272,7 @@ func TestMembers(t *testing.T) {
 }
 
 func TestWhoCannotJoin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1)
 	open := func(secret []byte) error {
 		clients, err := net.Listen("tcp", "127.0.0.1:0")
@@ -291,6 +306,7 @@ func TestWhoCannotJoin(t *testing.T) {
 // All nodes lose power at once, under load: their disks keep what was synced and nothing else.
 // Whatever had been acknowledged by then is there afterwards.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	need(t)
 	w := &world{t: t}
 	for i := range 3 {

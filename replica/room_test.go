@@ -64,6 +64,7 @@ func (w *world) refusalOf(node int, words ...string) string {
 // Below the reserve clients' writes are refused, also in scripts and transactions. Reads go on, and so does what the
 // engine writes by itself. With room it takes writes again.
 func TestNoRoomForWrites(t *testing.T) {
+	t.Parallel()
 	w, disks := newRoomWorld(t, 1)
 	w.do("SET", "stays", "v")
 	w.do("SET", "goes", "v", "PX", "1500")
@@ -102,6 +103,7 @@ func TestNoRoomForWrites(t *testing.T) {
 // A node without room does not lead while others have room, and costs no write. Without room on a majority of
 // disks writes are refused.
 func TestNoRoomAtTheLeader(t *testing.T) {
+	t.Parallel()
 	w, disks := newRoomWorld(t, 3)
 	s := w.storm()
 	s.more(100)
@@ -131,6 +133,7 @@ func TestNoRoomAtTheLeader(t *testing.T) {
 
 // A snapshot does not take the room that the log needs.
 func TestNoRoomForASnapshot(t *testing.T) {
+	t.Parallel()
 	w, disks := newRoomWorld(t, 1)
 	w.do("SET", "k", strings.Repeat("v", 1<<20))
 	for i := range 12 { // what does not compress
@@ -158,6 +161,7 @@ func TestNoRoomForASnapshot(t *testing.T) {
 // A real disk that is full, by somebody else's doing: the reserve is used, and what clients read goes on. When that is
 // used up too the node stops with the reason, and goes on when there is room.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk := newTmpfs(t, 256<<20)
 	need(t)
 	w := &world{t: t, nodes: []*member{{name: "n1", dir: disk.dir + "/n1", reserve: 48 << 20}}}

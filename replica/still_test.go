@@ -36,6 +36,7 @@ func (d *stillDisk) hold() (letGo func()) {
 // A leader whose disk takes nothing goes on to say that it leads, and nothing is committed that it would have to
 // have on its disk. It is seen, it says that it is not ready, and another one leads.
 func TestDiskThatStandsStill(t *testing.T) {
+	t.Parallel()
 	var disks []*stillDisk
 	w := newWorldOn(t, 3, func() vfs.FS {
 		disks = append(disks, newStillDisk())

@@ -19,6 +19,7 @@ func (w *world) nodesURL() string {
 }
 
 func TestStoreOnNodes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	s, err := store.Open(t.Context(), w.nodesURL(), store.Options{})
 	if err != nil {
@@ -35,6 +36,7 @@ func TestStoreOnNodes(t *testing.T) {
 
 // The suite that every store has to pass, on three nodes.
 func TestStoreSuites(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds test binaries")
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -124,18 +125,20 @@ func (w *world) open(i int) {
 	m.Node = n
 }
 
+// listen takes a node's address, or a new one: below the ports that the kernel gives to connections, so
+// that nobody has got it while the node is down.
 func (w *world) listen(addr *string) (l net.Listener) {
-	if *addr == "" {
-		*addr = "127.0.0.1:0"
-	}
-	w.eventually("the port is free", func() (ok bool) {
+	w.eventually("the port is free", func() bool {
+		at := *addr
+		if at == "" {
+			at = fmt.Sprint("127.0.0.1:", 15000+mathrand.IntN(17000))
+		}
 		var err error
-		l, err = net.Listen("tcp", *addr)
+		if l, err = net.Listen("tcp", at); err == nil && *addr == "" { // who writes in the background reads it
+			*addr = at
+		}
 		return err == nil
 	})
-	if got := l.Addr().String(); got != *addr {
-		*addr = got
-	}
 	return l
 }
 
