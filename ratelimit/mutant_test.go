@@ -18,7 +18,7 @@ func TestMutants(t *testing.T) {
 		t.Skip("no go command")
 	}
 	binary := filepath.Join(t.TempDir(), "mutants")
-	if out, err := exec.Command(goTool, "test", "-c", "-tags", "mutants", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(goTool, "test", "-c", "-tags", "mutants", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	for name, c := range map[string]struct{ test, says string }{

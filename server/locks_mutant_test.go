@@ -19,7 +19,7 @@ func TestLockMutants(t *testing.T) {
 	}
 	t.Parallel() // what they fail by is mostly that nothing happens
 	bin := filepath.Join(t.TempDir(), "mutants.test")
-	if out, err := exec.Command(goTool, "test", "-tags", "mutants", "-c", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(goTool, "test", "-tags", "mutants", "-ldflags", "-s -w", "-c", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for name, c := range map[string]struct{ test, says string }{

@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,12 +17,16 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Skip("no go command")
 	}
+	program := filepath.Join(t.TempDir(), "mutants.test")
+	if out, err := exec.Command(goTool, "test", "-c", "-tags", "mutants", "-ldflags", "-s -w", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
 	for name, c := range map[string]struct{ test, says string }{
 		"mutant_reports":     {"^TestReports$/^mem$", "80 of 50 have happened"},
 		"mutant_callerstime": {"^TestImpatientCallers$", "unanswered, not a few"},
 		"mutant_takespart":   {"^TestSeveralDescriptors$/^mem$", "has counted what was refused"},
 	} {
-		cmd := exec.Command(goTool, "test", "-tags", "mutants", "-count=1", "-run", c.test, ".")
+		cmd := exec.Command(program, "-test.run", c.test, "-test.timeout", "2m")
 		cmd.Env = append(os.Environ(), "HOLDFAST_MUTANTS="+name)
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.says) {
