@@ -268,8 +268,8 @@ func (f *failover) run(ctx context.Context, report *Report) (err error) {
 			return fmt.Errorf("%w (the evidence is in %s)", err, f.place.dir)
 		}
 		f.figures.Longest = max(f.figures.Longest, time.Since(began).Seconds())
-		if f.broken {
-			break
+		if f.broken || f.harm() > 0 && !f.sentinels {
+			break // what follows would say it again
 		}
 	}
 	report.Checks, report.Verdict = f.judge()
@@ -365,16 +365,29 @@ func (f *failover) look(ctx context.Context, round int, s *nodeStorm) error {
 // leastCommands is what a round has at least, whatever the machine.
 const leastCommands = 200
 
-func (f *failover) judge() (checks []Check, verdict string) {
-	if !f.broken && f.Rounds >= f.kinds && len(f.figures.Faults) < f.kinds {
+// harm counts what is wrong, but for storms that did not happen.
+func (f *failover) harm() int {
+	return len(f.lost) + len(f.order) + len(f.twice) + len(f.expiry) + len(f.apartness)
+}
+
+// minima: a drill without a storm proves nothing.
+func (f *failover) minima() {
+	if f.harm() > 0 {
+		return
+	}
+	if f.Rounds >= f.kinds && len(f.figures.Faults) < f.kinds {
 		f.happened.add("only %d kinds of %d faults happened", len(f.figures.Faults), f.kinds)
 	}
 	if f.Rounds > 2 && f.figures.Unknown == 0 {
 		f.happened.add("no command was cut off: the faults were too gentle")
 	}
-	if least := 20 * len(f.figures.Dealt); !f.broken && (f.figures.Messages < least || f.figures.Cached < least) {
+	if least := 20 * len(f.figures.Dealt); f.figures.Messages < least || f.figures.Cached < least {
 		f.happened.add("only %d messages were heard and %d reads came from a cache", f.figures.Messages, f.figures.Cached)
 	}
+}
+
+func (f *failover) judge() (checks []Check, verdict string) {
+	f.minima()
 	verdict = Pass
 	for _, c := range []struct {
 		name   string
@@ -386,7 +399,7 @@ func (f *failover) judge() (checks []Check, verdict string) {
 		{"nothing-twice", f.twice, fmt.Sprintf("no element was popped twice, none is there twice, pairs are equal; %d messages were heard once", f.figures.Messages)},
 		{"expired-once", f.expiry, "what had expired never came back"},
 		{"engines-equal", f.apartness, "digests at equal offsets, after each round"},
-		{"storm-happened", f.happened, fmt.Sprintf("%d faults, %d commands without an answer", f.Rounds, f.figures.Unknown)},
+		{"storm-happened", f.happened, fmt.Sprintf("%d faults, %d commands without an answer", len(f.figures.Dealt), f.figures.Unknown)},
 	} {
 		if c.name == "engines-equal" && f.sentinels {
 			continue
@@ -401,7 +414,7 @@ func (f *failover) judge() (checks []Check, verdict string) {
 
 func (f *failover) measured() FailoverFigures {
 	g := f.figures
-	g.Seconds, g.Rounds = time.Since(f.began).Seconds(), f.Rounds
+	g.Seconds, g.Rounds = time.Since(f.began).Seconds(), len(f.figures.Dealt)
 	g.FirstWriteP50, g.FirstWriteMax = middleAndMost(f.gaps)
 	g.KilledP50, g.KilledMax = middleAndMost(f.killed)
 	return g

@@ -41,8 +41,8 @@ func TestFailover(t *testing.T) {
 		net string
 		o   FailoverOptions
 	}{
-		{netAuto, FailoverOptions{Rounds: 3}},
-		{netProxies, FailoverOptions{Rounds: 2, Net: netProxies}},
+		{netAuto, FailoverOptions{Rounds: 1}},
+		{netProxies, FailoverOptions{Rounds: 1, Net: netProxies}},
 	} {
 		t.Run(c.net, func(t *testing.T) {
 			temporary(t)
@@ -79,28 +79,27 @@ func noNetworkLeft(t *testing.T) {
 	}
 }
 
-// Five nodes, and a partition that only they can have; a log whose end is torn; a clock that jumps.
+// Five nodes, and a partition that only they can have.
 func TestFailoverFive(t *testing.T) {
 	needEngine(t)
 	bin := program(t, "")
 	temporary(t)
-	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 3, Nodes: 5, Faults: []string{"leader-with-minority", "torn-tail", "clock-jump"}})
+	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 1, Nodes: 5, Faults: []string{"leader-with-minority"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustPass(t, r)
 	nothingLeft(t)
-	f := r.Figures.(FailoverFigures)
-	if len(f.Faults)+len(f.Skipped) != 3 {
-		t.Errorf("%v happened, %v were skipped", f.Faults, f.Skipped)
+	if f := r.Figures.(FailoverFigures); f.Faults["leader-with-minority"] != 1 {
+		t.Errorf("%v happened", f.Faults)
 	}
 }
 
 // The same storm loses nothing here, and loses there.
 func TestFailoverAgainstSentinel(t *testing.T) {
+	t.Parallel()
 	needEngine(t)
 	bin := program(t, "")
-	temporary(t)
 	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 1, Against: againstSentinel, Faults: []string{"isolate-leader"}})
 	if err != nil {
 		t.Fatal(err)
@@ -117,8 +116,8 @@ func TestFailoverAgainstSentinel(t *testing.T) {
 // What switches a protection off is seen within a few rounds, most of it in the first one. (That syncs are left out no
 // process can show, for the kernel keeps what was written when one is killed: package replica's test of a power loss does.)
 func TestFailoverMutants(t *testing.T) {
+	t.Parallel()
 	needEngine(t)
-	temporary(t)
 	for _, c := range []struct {
 		name, why string
 		faults    []string

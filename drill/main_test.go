@@ -19,13 +19,26 @@ func TestMain(m *testing.M) {
 		parent() // this binary again, to be killed
 		return
 	}
-	code := sqldbtest.Run(m.Run)
-	if binaries != "" {
-		if err := os.RemoveAll(binaries); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
+	os.Exit(apart(func() int { return sqldbtest.Run(m.Run) }))
+}
+
+// apart gives all tests a temporary directory, which goes with all that they have left in it: tests that run at the
+// same time cannot have one of the environment's each.
+func apart(tests func() int) int {
+	dir, err := os.MkdirTemp("", "holdfast-drill-test-")
+	if err == nil {
+		err = os.Setenv("TMPDIR", dir)
 	}
-	os.Exit(code)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	binaries = dir
+	code := tests()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return code
 }
 
 // parent starts a child as the drill does, names it and waits to be killed.
@@ -55,12 +68,6 @@ func program(t *testing.T, mutants string) string {
 	defer building.Unlock()
 	if built[mutants] != "" {
 		return built[mutants]
-	}
-	var err error
-	if binaries == "" {
-		if binaries, err = os.MkdirTemp("", "holdfast-drill-test-"); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if mutants == "" {
 		built[""] = build(t, "holdfast")
@@ -93,6 +100,13 @@ func build(t *testing.T, name string, flags ...string) (path string) {
 func temporary(t *testing.T) {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
+}
+
+// together has the parallel tests below t share a temporary directory, in which nothing may be left after them.
+func together(t *testing.T) {
+	t.Helper()
+	temporary(t)
+	t.Cleanup(func() { nothingLeft(t) })
 }
 
 // nothingLeft fails when a run has left something behind.

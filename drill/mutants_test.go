@@ -9,7 +9,7 @@ import (
 // A drill that cannot fail proves nothing; and three layers are three only if each of them is
 // enough. These builds have protections switched off. (What a pair keeps, a single keeps.)
 func TestMutants(t *testing.T) {
-	temporary(t)
+	t.Parallel()
 	for _, m := range []struct {
 		name, on string
 		caught   []string // by these checks; none: it has to pass
@@ -24,9 +24,7 @@ func TestMutants(t *testing.T) {
 		{"holds lost", "mutant_lost", []string{"holds-kept"}},
 	} {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
-			if len(m.caught) > 0 {
-				t.Parallel() // how slow it is does not matter
-			}
+			t.Parallel()
 			bin := program(t, m.on)
 			r := drillSale(t, SaleOptions{Binary: bin, Buyers: 160, Stock: 40})
 			if len(m.caught) == 0 {

@@ -56,6 +56,7 @@ type run struct {
 	vanished  atomic.Int64
 	busy      atomic.Int64 // buyers with a hold in their hands
 	buyers    []*buyer
+	still     stillness
 	stormed   time.Duration
 	total     int // answers until the storm was over
 	outages   []outage

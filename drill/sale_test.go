@@ -51,17 +51,128 @@ func mustPass(t *testing.T, r Report) {
 	}
 }
 
-func TestSaleOnTheEmbeddedEngines(t *testing.T) {
+// Small storms, some at a time, for they mostly wait. A large one on the embedded engines CI has the program itself do.
+func TestSale(t *testing.T) {
 	bin := program(t, "")
-	temporary(t)
-	r := drillSale(t, SaleOptions{Binary: bin})
+	together(t)
+	for _, c := range []struct {
+		name  string
+		storm func(*testing.T, string)
+	}{
+		{"every fault", everyFault},
+		{"full disk", fullDisks},
+		{"slow disk", slowDisks},
+		{"no connections", noConnections},
+		{"a store that keeps its file", keptFile},
+		{"embedded engines", embedded},
+		{"named places", namedPlaces},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			c.storm(t, bin)
+		})
+	}
+}
+
+func embedded(t *testing.T, bin string) {
+	r := drillSale(t, SaleOptions{Binary: bin, Buyers: 160, Stock: 40})
 	mustPass(t, r)
-	nothingLeft(t)
-	if r.Class != "A" || r.Figures.(SaleFigures).Sold != 100 || len(r.Figures.(SaleFigures).Restarts) != 1 {
+	if r.Class != "A" || r.Figures.(SaleFigures).Sold != 40 || len(r.Figures.(SaleFigures).Restarts) != 1 {
 		t.Errorf("%+v", r)
 	}
 	if r.Figures.(SaleFigures).Seconds > 40 {
 		t.Errorf("it took %.1f s", r.Figures.(SaleFigures).Seconds)
+	}
+}
+
+// Whatever happens to its engines, the sale keeps its guarantees, and goes on by itself.
+func everyFault(t *testing.T, bin string) {
+	needed(t, "redis-server")
+	if _, err := postgresPrograms(); err != nil {
+		missing(t, err.Error())
+	}
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "redis-server", DB: "postgres", Servers: 2, Buyers: 200, Stock: 60, Faults: ofServers,
+	})
+	mustPass(t, r)
+	f := r.Figures.(SaleFigures)
+	if r.Class != "C" || len(f.Outages) != len(ofServers)+1 || len(f.Restarts) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A database that has no connection left for its servers is gone for a while, and nothing more.
+func noConnections(t *testing.T, bin string) {
+	if _, err := postgresPrograms(); err != nil {
+		missing(t, err.Error())
+	}
+	r := drillSale(t, SaleOptions{Binary: bin, DB: "postgres", Buyers: 100, Stock: 40, Faults: []string{FaultCrowdDB}})
+	mustPass(t, r)
+}
+
+// ofServers are the faults of engines that are processes.
+var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
+
+// With no room on its disk the sale stands still and says so; with room it goes on by itself. Twice,
+// with two seeds.
+func fullDisks(t *testing.T, bin string) {
+	if runtime.GOOS != "linux" {
+		t.Skip("mount namespaces are Linux's")
+	}
+	unshare := []string{"--mount", "true"}
+	if os.Geteuid() != 0 {
+		unshare = append([]string{"--user", "--map-root-user"}, unshare...)
+	}
+	if out, err := exec.Command("unshare", unshare...).CombinedOutput(); err != nil {
+		t.Skipf("full-disk is not tried: this system gives no mount namespace: %v %s", err, out)
+	}
+	r, err := SaleRounds(t.Context(), SaleOptions{Binary: bin, Buyers: 80, Stock: 20, Faults: []string{FaultFullDisk, FaultKillServer}}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPass(t, r)
+	if f := r.Figures.(RoundsFigures); r.Class != "A" || f.Passed != 2 || f.Seeds[0] == f.Seeds[1] {
+		t.Errorf("%+v", r)
+	}
+}
+
+// With syncs that take longer than anybody waits for them, whoever asks is told to come back; with
+// a disk that is well again the sale goes on by itself.
+func slowDisks(t *testing.T, bin string) {
+	if runtime.GOOS != "linux" {
+		t.Skip("seccomp is Linux's")
+	}
+	r := drillSale(t, SaleOptions{Binary: bin, Buyers: 100, Stock: 40, Faults: []string{FaultSlowDisk}})
+	mustPass(t, r)
+	f := r.Figures.(SaleFigures)
+	if told := f.Answers["503 store-unavailable"] + f.Answers["503 outcome-unknown"] + f.Answers["503 busy"]; r.Class != "A" || told == 0 {
+		t.Errorf("nobody was told to come back: %+v", f.Answers)
+	}
+}
+
+// A store of class B keeps what it has said, also when it is killed.
+func keptFile(t *testing.T, bin string) {
+	needed(t, "redis-server")
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "redis-server?class=b", Buyers: 100, Stock: 40, Faults: []string{FaultKillStore, FaultPauseStore},
+	})
+	mustPass(t, r)
+	if r.Class != "B" || len(r.Figures.(SaleFigures).Outages) != 2 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Engines that the caller names get a place beside what is there, and lose it again.
+func namedPlaces(t *testing.T, bin string) {
+	dir := t.TempDir()
+	r := drillSale(t, SaleOptions{
+		Binary: bin, Store: "file:" + filepath.Join(dir, "store"), DB: "sqlite:" + filepath.Join(dir, "my.db"),
+		Buyers: 30, Stock: 8, Faults: []string{"none"},
+	})
+	mustPass(t, r)
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) > 1 { // the directory of stores may stay, empty
+		t.Errorf("left: %q, %v", left, err)
 	}
 }
 
@@ -71,7 +182,7 @@ func TestSaleOnTwoServers(t *testing.T) {
 	redis := storetest.Redis(t)
 	db := sqldbtest.Shared(t).NewDatabase(t)
 	temporary(t)
-	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 300, Stock: 80})
+	r := drillSale(t, SaleOptions{Binary: bin, Store: redis.URL(), DB: db, Servers: 2, Buyers: 150, Stock: 40})
 	mustPass(t, r)
 	nothingLeft(t)
 	if r.Class != "C" || len(r.Figures.(SaleFigures).Restarts) != 2 {
@@ -89,115 +200,6 @@ func TestSaleOnTwoServers(t *testing.T) {
 	err = admin.QueryRow(`SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'drill%'`).Scan(&schemas)
 	if err != nil || schemas != 0 {
 		t.Errorf("%d schemas left, %v", schemas, err)
-	}
-}
-
-// Whatever happens to its engines, the sale keeps its guarantees, and goes on by itself.
-func TestSaleUnderEveryFault(t *testing.T) {
-	bin := program(t, "")
-	needed(t, "redis-server")
-	if _, err := postgresPrograms(); err != nil {
-		missing(t, err.Error())
-	}
-	temporary(t)
-	r := drillSale(t, SaleOptions{
-		Binary: bin, Store: "redis-server", DB: "postgres", Servers: 2, Buyers: 300, Stock: 80, Faults: ofServers,
-	})
-	mustPass(t, r)
-	nothingLeft(t)
-	f := r.Figures.(SaleFigures)
-	if r.Class != "C" || len(f.Outages) != len(ofServers)+1 || len(f.Restarts) != 2 {
-		t.Errorf("%+v", r)
-	}
-}
-
-// A database that has no connection left for its servers is gone for a while, and nothing more.
-func TestSaleWithoutConnections(t *testing.T) {
-	bin := program(t, "")
-	if _, err := postgresPrograms(); err != nil {
-		missing(t, err.Error())
-	}
-	temporary(t)
-	r := drillSale(t, SaleOptions{Binary: bin, DB: "postgres", Buyers: 100, Stock: 40, Faults: []string{FaultCrowdDB}})
-	mustPass(t, r)
-	nothingLeft(t)
-}
-
-// ofServers are the faults of engines that are processes.
-var ofServers = []string{FaultKillServer, FaultFlushStore, FaultKillStore, FaultPauseStore, FaultStopDB}
-
-// With no room on its disk the sale stands still and says so; with room it goes on by itself. Twice,
-// with two seeds.
-func TestSaleOnAFullDisk(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("mount namespaces are Linux's")
-	}
-	bin := program(t, "")
-	unshare := []string{"--mount", "true"}
-	if os.Geteuid() != 0 {
-		unshare = append([]string{"--user", "--map-root-user"}, unshare...)
-	}
-	if out, err := exec.Command("unshare", unshare...).CombinedOutput(); err != nil {
-		t.Skipf("full-disk is not tried: this system gives no mount namespace: %v %s", err, out)
-	}
-	temporary(t)
-	r, err := SaleRounds(t.Context(), SaleOptions{Binary: bin, Buyers: 150, Stock: 40, Faults: []string{FaultFullDisk, FaultKillServer}}, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustPass(t, r)
-	nothingLeft(t)
-	if f := r.Figures.(RoundsFigures); r.Class != "A" || f.Passed != 2 || f.Seeds[0] == f.Seeds[1] {
-		t.Errorf("%+v", r)
-	}
-}
-
-// With syncs that take longer than anybody waits for them, whoever asks is told to come back; with
-// a disk that is well again the sale goes on by itself.
-func TestSaleOnASlowDisk(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("seccomp is Linux's")
-	}
-	bin := program(t, "")
-	temporary(t)
-	r := drillSale(t, SaleOptions{Binary: bin, Buyers: 100, Stock: 40, Faults: []string{FaultSlowDisk}})
-	mustPass(t, r)
-	nothingLeft(t)
-	f := r.Figures.(SaleFigures)
-	if told := f.Answers["503 store-unavailable"] + f.Answers["503 outcome-unknown"] + f.Answers["503 busy"]; r.Class != "A" || told == 0 {
-		t.Errorf("nobody was told to come back: %+v", f.Answers)
-	}
-}
-
-// A store of class B keeps what it has said, also when it is killed.
-func TestSaleOnAStoreThatIsKilledAndKeepsItsFile(t *testing.T) {
-	bin := program(t, "")
-	needed(t, "redis-server")
-	temporary(t)
-	r := drillSale(t, SaleOptions{
-		Binary: bin, Store: "redis-server?class=b", Buyers: 100, Stock: 40, Faults: []string{FaultKillStore, FaultPauseStore},
-	})
-	mustPass(t, r)
-	nothingLeft(t)
-	if r.Class != "B" || len(r.Figures.(SaleFigures).Outages) != 2 {
-		t.Errorf("%+v", r)
-	}
-}
-
-// Engines that the caller names get a place beside what is there, and lose it again.
-func TestSaleInNamedPlaces(t *testing.T) {
-	bin := program(t, "")
-	dir := t.TempDir()
-	temporary(t)
-	r := drillSale(t, SaleOptions{
-		Binary: bin, Store: "file:" + filepath.Join(dir, "store"), DB: "sqlite:" + filepath.Join(dir, "my.db"),
-		Buyers: 30, Stock: 8, Faults: []string{"none"},
-	})
-	mustPass(t, r)
-	nothingLeft(t)
-	left, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(left) > 1 { // the directory of stores may stay, empty
-		t.Errorf("left: %q, %v", left, err)
 	}
 }
 

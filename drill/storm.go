@@ -9,7 +9,8 @@ import (
 )
 
 // storm lets all buyers loose and harms what they rely on meanwhile. It is over when every unit is sold
-// and every payment is done, when nobody wants anything any more, or when its time is over.
+// and every payment is done, when nobody wants anything any more, when units are overdue and nothing else
+// happens, or when its time is over.
 func (r *run) storm(ctx context.Context) error {
 	all, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -70,14 +71,36 @@ func (r *run) watch(ctx context.Context, shopping <-chan struct{}, harming *atom
 			next = time.Now().Add(time.Second)
 			r.progress.say("sold %d, held %d of %d; %d answers, %d payments open", s.Sold, s.Held, s.Stock, r.record.given(), len(r.record.pending()))
 		}
-		switch {
-		case !ok || harming.Load():
-		case s.Sold >= s.Stock && s.Held == 0 && busy == 0 && r.busy.Load() == 0:
+		calm := ok && !harming.Load()
+		idle := calm && busy == 0 && r.busy.Load() == 0
+		switch overdue := r.overdue(s, idle); {
+		case !calm:
+		case idle && s.Sold >= s.Stock && s.Held == 0, ended(shopping):
 			return
-		case ended(shopping):
+		case overdue:
+			r.progress.say("%d units are held that had to be back, and nothing else happens", s.Held)
 			return
 		}
 	}
+}
+
+// stillness is a sale in which nothing happens.
+type stillness struct {
+	sale  saleTold
+	given int // holds and payments
+	since time.Time
+}
+
+// overdue says whether units are held that had to be back, and nothing else happens: for longer than any hold
+// and what the judgement allows behind it, nobody was given anything, paid, or was harmed. It is looked at again and again.
+func (r *run) overdue(s saleTold, idle bool) bool {
+	now := stillness{s, r.record.given(), r.still.since}
+	if now != r.still || !idle || s.Held == 0 || len(r.record.pending()) > 0 {
+		now.since = time.Now()
+		r.still = now
+		return false
+	}
+	return time.Since(now.since) > r.hold+backAfter+time.Second
 }
 
 func ended(c <-chan struct{}) bool {
@@ -92,8 +115,8 @@ func ended(c <-chan struct{}) bool {
 // drainWithin is how long, beyond a hold's time, units may still be held after the storm.
 const drainWithin = 10 * time.Second
 
-// drain waits until no unit is held and no payment open. What is still open when its time is
-// over, the judgement finds.
+// drain waits until no unit is held and no payment open, or nothing comes back that should. What is still
+// open then, or when its time is over, the judgement finds.
 func (r *run) drain(ctx context.Context) {
 	r.progress.say("storm over after %.1f s; waiting for what is still held", r.stormed.Seconds())
 	ctx, cancel := context.WithTimeout(ctx, 2*r.hold+drainWithin)
@@ -106,7 +129,7 @@ func (r *run) drain(ctx context.Context) {
 				r.record.ended(p)
 			}
 		}
-		if (ok && s.Held == 0 && len(open) == 0) || !wait(ctx, 100*time.Millisecond) {
+		if ok && (s.Held == 0 && len(open) == 0 || r.overdue(s, true)) || !wait(ctx, 100*time.Millisecond) {
 			return
 		}
 	}

@@ -250,3 +250,38 @@ func TestPercentile(t *testing.T) {
 		t.Errorf("of nothing: %v", got)
 	}
 }
+
+// Only units that had to be back long ago, with nobody who moves, end a storm before its time.
+func TestOverdue(t *testing.T) {
+	held := saleTold{Stock: 40, Held: 1, Sold: 39}
+	for _, c := range []struct {
+		name    string
+		quiet   time.Duration // since anything happened
+		then    func(r *run, s *saleTold)
+		busy    bool
+		overdue bool
+	}{
+		{name: "held for longer than all may take", quiet: 9 * time.Second, overdue: true},
+		{name: "held no longer than its time and what comes behind it", quiet: 7 * time.Second},
+		{name: "a buyer is about something", quiet: 9 * time.Second, busy: true},
+		{name: "a unit came back", quiet: 9 * time.Second, then: func(_ *run, s *saleTold) { s.Held-- }},
+		{name: "a unit came back and was held again", quiet: 9 * time.Second, then: func(r *run, _ *saleTold) { r.record.answered++ }},
+		{name: "a payment is open", quiet: 9 * time.Second, then: func(r *run, _ *saleTold) { r.record.accepted("p-1") }},
+	} {
+		r := &run{plan: plan{hold: 4 * time.Second}, record: newRecord()}
+		s := held
+		if r.overdue(s, true) {
+			t.Errorf("%s: at once", c.name)
+		}
+		r.still.since = time.Now().Add(-c.quiet)
+		if c.then != nil {
+			c.then(r, &s)
+		}
+		if got := r.overdue(s, !c.busy); got != c.overdue {
+			t.Errorf("%s: %t", c.name, got)
+		}
+		if !c.overdue && time.Since(r.still.since) > 8*time.Second {
+			t.Errorf("%s: the time before counts on", c.name)
+		}
+	}
+}
