@@ -21,7 +21,7 @@ func drillLimit(t *testing.T, o LimitOptions) Report {
 // Whatever happens to callers and to the store, no rule admits more than its bound, and nobody waits for long.
 func TestLimit(t *testing.T) {
 	bin := program(t, "")
-	together(t)
+	leavingNothing(t)
 	for _, c := range []struct {
 		store, class string
 		faults       []string

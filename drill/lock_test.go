@@ -25,7 +25,7 @@ func drillLock(t *testing.T, o LockOptions) Report {
 // as its store forgets nothing.
 func TestLock(t *testing.T) {
 	bin := program(t, "")
-	together(t)
+	leavingNothing(t)
 	for _, c := range []struct {
 		store, class string
 		faults       []string

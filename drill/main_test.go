@@ -102,8 +102,8 @@ func temporary(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 }
 
-// together has the parallel tests below t share a temporary directory, in which nothing may be left after them.
-func together(t *testing.T) {
+// leavingNothing has the parallel tests below t share a temporary directory, in which nothing may be left after them.
+func leavingNothing(t *testing.T) {
 	t.Helper()
 	temporary(t)
 	t.Cleanup(func() { nothingLeft(t) })

@@ -54,7 +54,7 @@ func mustPass(t *testing.T, r Report) {
 // Small storms, some at a time, for they mostly wait. A large one on the embedded engines CI has the program itself do.
 func TestSale(t *testing.T) {
 	bin := program(t, "")
-	together(t)
+	leavingNothing(t)
 	for _, c := range []struct {
 		name  string
 		storm func(*testing.T, string)
