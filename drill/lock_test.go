@@ -31,10 +31,10 @@ func TestLock(t *testing.T) {
 		faults       []string
 		judged       int // rounds whose locks are judged by themselves
 	}{
-		{lockFile, "A", []string{cutHolders}, 1},
-		{lockReplica, "C", []string{failOver}, 0},
-		{lockRedisB, "B", []string{killEngine, pauseEngine}, 2}, // no other run has it
-		{ownNodes, "A", []string{isolateNodes}, 1},
+		{lockFile, "A", []string{killEngine, cutHolders}, 2},
+		{lockReplica, "C", []string{failOver, clockJump}, 1},
+		{lockRedisB, "B", []string{killEngine, pauseEngine}, 2},
+		{ownNodes, "A", []string{isolateNodes, clockJump}, 2},
 	} {
 		t.Run(c.store, func(t *testing.T) {
 			t.Parallel()
