@@ -22,6 +22,7 @@ func drillLimit(t *testing.T, o LimitOptions) Report {
 func TestLimit(t *testing.T) {
 	bin := program(t, "")
 	leavingNothing(t)
+	var storms []smallStorm
 	for _, c := range []struct {
 		store, class string
 		faults       []string
@@ -30,8 +31,7 @@ func TestLimit(t *testing.T) {
 		{lockRedis, "C", []string{blackHole}},
 		{ownNodes, "A", []string{isolateNodes}},
 	} {
-		t.Run(c.store, func(t *testing.T) {
-			t.Parallel()
+		storms = append(storms, smallStorm{c.store, func(t *testing.T) {
 			if c.store != lockFile {
 				needed(t, "redis-server")
 			}
@@ -40,8 +40,9 @@ func TestLimit(t *testing.T) {
 			if f := r.Figures.(LimitFigures); r.Class != c.class || len(f.Faults) != len(c.faults) || f.Killed+f.Paused != len(c.faults) {
 				t.Errorf("%+v", r)
 			}
-		})
+		}})
 	}
+	twoAtATime(t, storms)
 }
 
 // In each run one protection is switched off, and the check for it has to see it within a few rounds.

@@ -26,6 +26,7 @@ func drillLock(t *testing.T, o LockOptions) Report {
 func TestLock(t *testing.T) {
 	bin := program(t, "")
 	leavingNothing(t)
+	var storms []smallStorm
 	for _, c := range []struct {
 		store, class string
 		faults       []string
@@ -36,8 +37,7 @@ func TestLock(t *testing.T) {
 		{lockRedisB, "B", []string{killEngine, pauseEngine}, 2},
 		{ownNodes, "A", []string{isolateNodes, clockJump}, 2},
 	} {
-		t.Run(c.store, func(t *testing.T) {
-			t.Parallel()
+		storms = append(storms, smallStorm{c.store, func(t *testing.T) {
 			if c.store != lockFile {
 				needed(t, "redis-server")
 			}
@@ -47,8 +47,9 @@ func TestLock(t *testing.T) {
 			if r.Class != c.class || f.Judged != c.judged-len(f.Skipped) || len(f.Faults) != len(c.faults)-len(f.Skipped) {
 				t.Errorf("%+v", r)
 			}
-		})
+		}})
 	}
+	twoAtATime(t, storms)
 }
 
 // In each run one protection is switched off and the fault that needs it is dealt, and the check for it has to see it

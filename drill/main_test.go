@@ -109,6 +109,25 @@ func leavingNothing(t *testing.T) {
 	t.Cleanup(func() { nothingLeft(t) })
 }
 
+// smallStorm is a test that mostly waits, but judges by the clock what has to pass.
+type smallStorm struct {
+	name string
+	run  func(*testing.T)
+}
+
+// twoAtATime runs them in two lines.
+func twoAtATime(t *testing.T, storms []smallStorm) {
+	t.Helper()
+	for line := range 2 {
+		t.Run(fmt.Sprint(line+1), func(t *testing.T) {
+			t.Parallel()
+			for i := line; i < len(storms); i += 2 {
+				t.Run(storms[i].name, storms[i].run)
+			}
+		})
+	}
+}
+
 // nothingLeft fails when a run has left something behind.
 func nothingLeft(t *testing.T) {
 	t.Helper()

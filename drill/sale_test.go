@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -52,26 +51,20 @@ func mustPass(t *testing.T, r Report) {
 	}
 }
 
-// Small storms, two at a time: they mostly wait, but what they promise is judged by the clock. A large one on the
-// embedded engines CI has the program itself do.
+// Small storms on each pair of engines, and all faults. A large one on the embedded engines CI has the program itself do.
 func TestSale(t *testing.T) {
 	bin := program(t, "")
 	leavingNothing(t)
-	type named struct {
-		name  string
-		storm func(*testing.T, string)
-	}
-	for line, storms := range [][]named{
-		{{"every fault", everyFault}, {"embedded engines", embedded}, {"named places", namedPlaces}},
-		{{"full disk", fullDisks}, {"slow disk", slowDisks}, {"no connections", noConnections}, {"a store that keeps its file", keptFile}},
-	} {
-		t.Run(fmt.Sprint(line+1), func(t *testing.T) {
-			t.Parallel()
-			for _, c := range storms {
-				t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) { c.storm(t, bin) })
-			}
-		})
-	}
+	on := func(storm func(*testing.T, string)) func(*testing.T) { return func(t *testing.T) { storm(t, bin) } }
+	twoAtATime(t, []smallStorm{
+		{"every-fault", on(everyFault)},
+		{"full-disk", on(fullDisks)},
+		{"embedded-engines", on(embedded)},
+		{"slow-disk", on(slowDisks)},
+		{"named-places", on(namedPlaces)},
+		{"no-connections", on(noConnections)},
+		{"a-store-that-keeps-its-file", on(keptFile)},
+	})
 }
 
 func embedded(t *testing.T, bin string) {
