@@ -25,7 +25,8 @@ func TestMain(m *testing.M) {
 // apart gives all tests a temporary directory, which goes with all that they have left in it: tests that run at the
 // same time cannot have one of the environment's each.
 func apart(tests func() int) int {
-	dir, err := os.MkdirTemp("", "holdfast-drill-test-")
+	outside = os.TempDir()
+	dir, err := os.MkdirTemp(outside, "drill-")
 	if err == nil {
 		err = os.Setenv("TMPDIR", dir)
 	}
@@ -53,7 +54,8 @@ func parent() {
 }
 
 var (
-	binaries string // where they are built
+	outside  string // where temporary directories are
+	binaries string // where programs are built
 	building sync.Mutex
 	built    = map[string]string{}
 )
@@ -99,7 +101,16 @@ func build(t *testing.T, name string, flags ...string) (path string) {
 // temporary gives what a run leaves a place that goes with the test.
 func temporary(t *testing.T) {
 	t.Helper()
-	t.Setenv("TMPDIR", t.TempDir())
+	dir, err := os.MkdirTemp(outside, "drill-") // not below the tests' own: nodes' sockets have short names
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv("TMPDIR", dir)
 }
 
 // leavingNothing has the parallel tests below t share a temporary directory, in which nothing may be left after them.
