@@ -193,6 +193,10 @@ func (l *Limiter) Close(ctx context.Context) error {
 // Live is how many processes lived when the store last said so, this one included; 0 if it never did.
 func (l *Limiter) Live() int { return int(l.live.Load()) }
 
+// CircuitOpen says whether the store is not asked now, because it did not answer or there is none yet. Each rule's Policy
+// decides meanwhile.
+func (l *Limiter) CircuitOpen() bool { return l.circuit.open.Load() }
+
 // ReloadFiles is Reload with rule files. With an error in one of them all are refused and the rules stay as
 // they are. Errors: those of LoadRules.
 func (l *Limiter) ReloadFiles(paths ...string) error {

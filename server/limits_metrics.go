@@ -18,6 +18,8 @@ type LimitCalls struct {
 	decisions *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
 	reloads   *prometheus.CounterVec
+	lastOK    prometheus.Gauge
+	readAt    prometheus.Gauge
 	refused   topRefused
 
 	mu    sync.Mutex
@@ -40,6 +42,12 @@ func NewLimitCalls() *LimitCalls {
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "holdfast_limit_reloads_total", Help: "Rule files that changed and were read again; refused: there was an error in them, and the old rules stay.",
 		}, []string{"outcome"}),
+		lastOK: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "holdfast_limit_last_reload_ok", Help: "1 when the rule files were taken as they were last read; 0 when there was an error in them, and older rules hold.",
+		}),
+		readAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "holdfast_limit_rules_read_timestamp_seconds", Help: "When the rules that hold were read from their files.",
+		}),
 		refused: topRefused{since: time.Now()},
 		rules:   map[string]bool{},
 	}
@@ -49,6 +57,8 @@ func NewLimitCalls() *LimitCalls {
 	for _, outcome := range []string{"ok", "refused"} {
 		c.reloads.WithLabelValues(outcome)
 	}
+	c.lastOK.Set(1) // a server whose first rules have an error does not start
+	c.readAt.SetToCurrentTime()
 	return c
 }
 
@@ -73,9 +83,12 @@ func (c *LimitCalls) Observe(d ratelimit.Decision, took time.Duration) {
 func (c *LimitCalls) Reloaded(err error) {
 	if err != nil {
 		c.reloads.WithLabelValues("refused").Inc()
+		c.lastOK.Set(0)
 		return
 	}
 	c.reloads.WithLabelValues("ok").Inc()
+	c.lastOK.Set(1)
+	c.readAt.SetToCurrentTime()
 }
 
 // series keeps the number of series bounded, however often rules change.
@@ -88,12 +101,15 @@ func (c *LimitCalls) series(domain, rule string) (string, string) {
 			return "other", "other"
 		}
 		c.rules[id] = true
+		for _, outcome := range []string{"passed", "refused", "would_refuse"} {
+			c.decisions.WithLabelValues(domain, rule, outcome) // its first refusal is an increase
+		}
 	}
 	return domain, rule
 }
 
 func (c *LimitCalls) register(registry *prometheus.Registry) {
-	registry.MustRegister(c.decisions, c.seconds, c.reloads)
+	registry.MustRegister(c.decisions, c.seconds, c.reloads, c.lastOK, c.readAt)
 }
 
 type refusedBy struct{ domain, rule, key string }

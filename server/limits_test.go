@@ -114,6 +114,7 @@ func TestLimits(t *testing.T) {
 		}
 		r.untilSample(`holdfast_limit_decisions_total{domain="shop",outcome="refused",rule="tenant"}`, "2")
 		r.untilSample(`holdfast_limit_decisions_total{domain="shop",outcome="would_refuse",rule="tenant=quiet"}`, "1")
+		r.untilSample(`holdfast_limit_decisions_total{domain="shop",outcome="refused",rule="tenant=quiet"}`, "0") // so that its first one is an increase
 	})
 }
 
@@ -198,6 +199,7 @@ func TestLimitsWithoutTheStore(t *testing.T) {
 	engine := storetest.Redis(t)
 	r := rigOn(t, engine.URL(), sqldbtest.SQLite(t), limited(t, ratelimit.Options{}))
 	r.want(200, "POST", decisions, wish("", "open", "a"), nil)
+	r.untilSample("holdfast_limit_circuit_open", "0")
 	engine.Kill()
 	var d server.LimitDecision
 	for range 10 {
@@ -211,6 +213,17 @@ func TestLimitsWithoutTheStore(t *testing.T) {
 		t.Errorf("%s", a)
 	}
 	r.refused(503, "store-unavailable", "POST", "/v1/limits/reservations/a/refunds", wish("", "tenant", "a"))
+	// The metrics tell it, and when it is over.
+	r.untilSample("holdfast_limit_circuit_open", "1")
+	if n := r.number(`holdfast_limit_decision_seconds_count{source="policy"}`); n < 11 { // the first call may have been late
+		t.Errorf("%v decisions of policies, not 11 or more", n)
+	}
+	engine.Restart()
+	r.untilSample("holdfast_limit_circuit_open", "0")
+	r.until("the store decides", func() bool {
+		var d server.LimitDecision
+		return json.Unmarshal(r.do("POST", decisions, wish("", "open", "a")).body, &d) == nil && d.Source == "store"
+	})
 }
 
 func TestListLimits(t *testing.T) {

@@ -55,6 +55,10 @@ func TestLocksAreSeen(t *testing.T) {
 				t.Errorf("%s: %q", series, got)
 			}
 		}
+		// seen/a is held for longer, but nobody waits for it.
+		if oldest, blocking := r.number("holdfast_lock_oldest_hold_seconds"), r.number("holdfast_lock_oldest_blocking_hold_seconds"); blocking <= 0 || blocking >= oldest {
+			t.Errorf("the oldest lease is %v s old, the oldest that somebody waits for %v s", oldest, blocking)
+		}
 		var broken server.Broken
 		r.want(200, "POST", "/v1/locks/seen%2Fc/breaks", `{"reason":"in the way"}`, &broken)
 		if len(broken.Tokens) != 2 {

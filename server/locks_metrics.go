@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,11 +88,12 @@ var (
 	locksHeld   = prometheus.NewDesc("holdfast_locks_held", "Locks that somebody holds; no more than 1,000 are counted.", nil, nil)
 	lockHolders = prometheus.NewDesc("holdfast_lock_holders", "Leases of these locks.", nil, nil)
 	lockWaiters = prometheus.NewDesc("holdfast_lock_waiters", "Who waits for these locks.", nil, nil)
+	blocking    = prometheus.NewDesc("holdfast_lock_oldest_blocking_hold_seconds", "Age of the oldest lease of a lock for which somebody waits now, 0 when nobody does.", nil, nil)
 	oldestHold  = prometheus.NewDesc("holdfast_lock_oldest_hold_seconds", "Age of the oldest of these leases, 0 when there is none.", nil, nil)
 )
 
 func (c *census) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{locksHeld, lockHolders, lockWaiters, oldestHold} {
+	for _, d := range []*prometheus.Desc{locksHeld, lockHolders, lockWaiters, oldestHold, blocking} {
 		out <- d
 	}
 }
@@ -115,16 +117,20 @@ func (s *Server) locksCounted() []prometheus.Metric {
 	if err != nil {
 		return nil
 	}
-	var holders, waiters, oldest float64
+	var holders, waiters, oldest, blocked float64
 	for _, i := range all {
 		holders += float64(len(i.Holders))
 		waiters += float64(i.Waiters)
+		waited := i.Waiters > int64(len(i.Line)) || slices.ContainsFunc(i.Line, func(w lock.Waiting) bool { return w.Alive })
 		for _, h := range i.Holders {
-			oldest = max(oldest, i.Now.Sub(h.Since).Seconds())
+			age := i.Now.Sub(h.Since).Seconds()
+			if oldest = max(oldest, age); waited {
+				blocked = max(blocked, age)
+			}
 		}
 	}
 	gauge := func(d *prometheus.Desc, v float64) prometheus.Metric {
 		return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
-	return []prometheus.Metric{gauge(locksHeld, float64(len(all))), gauge(lockHolders, holders), gauge(lockWaiters, waiters), gauge(oldestHold, oldest)}
+	return []prometheus.Metric{gauge(locksHeld, float64(len(all))), gauge(lockHolders, holders), gauge(lockWaiters, waiters), gauge(oldestHold, oldest), gauge(blocking, blocked)}
 }

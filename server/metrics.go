@@ -48,6 +48,12 @@ func newMetrics(s *Server) *metrics {
 	if s.Limits != nil {
 		m.register("gauge", "holdfast_limit_rules", "Rules of limits.", func() int64 { return int64(s.Limits.Rules().Len()) })
 		m.register("gauge", "holdfast_limit_processes", "Processes that share the limits, as the store knew last; 0 if it was never asked.", func() int64 { return int64(s.Limits.Live()) })
+		m.register("gauge", "holdfast_limit_circuit_open", "1 while the store is not asked because it did not answer: each rule's policy decides.", func() int64 {
+			if s.Limits.CircuitOpen() {
+				return 1
+			}
+			return 0
+		})
 	}
 	m.register("gauge", "holdfast_http_in_flight", "Requests worked on now.", func() int64 { return int64(len(s.slots)) })
 	m.locks = newLockMetrics(m.registry, s)

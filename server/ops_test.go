@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -324,6 +325,17 @@ func (r *rig) sample(series string) (value string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// number is a sample that has to be there.
+func (r *rig) number(series string) float64 {
+	r.Helper()
+	text, _ := r.sample(series)
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		r.Fatalf("%s: %v", series, err)
+	}
+	return n
 }
 
 func (r *rig) untilSample(series, want string) {

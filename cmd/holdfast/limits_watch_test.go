@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -122,4 +124,54 @@ func TestAChangeAtTheStartIsSeen(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("it was not read")
 	}
+}
+
+// Whoever reads the metrics of a server sees that a rule file has an error, and since when other rules hold.
+func TestReloadsInTheMetrics(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file("new"), []byte(text), 0o600), os.Rename(file("new"), file("limits"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(ruleFile)
+	p := start(t, "serve", "--listen", "127.0.0.1:0", "--store", "mem:", "--db", "sqlite:"+file("db"), "--provider", "http://127.0.0.1:1",
+		"--limits", file("limits"), "--ready-file", file("s"))
+	base := "http://" + p.address(file("s"))
+	sample := func(series string) (n float64) {
+		t.Helper()
+		_, rest, ok := strings.Cut(body(t, base+"/metrics"), "\n"+series+" ")
+		text, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseFloat(text, 64)
+		if !ok || err != nil {
+			t.Fatalf("%s: %q, %v", series, text, err)
+		}
+		return n
+	}
+	until := func(series string, want float64) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); sample(series) != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s is still not %v\n%s", series, want, p.err.String())
+			}
+		}
+	}
+	const ok, at = "holdfast_limit_last_reload_ok", "holdfast_limit_rules_read_timestamp_seconds"
+	first := sample(at)
+	if since := time.Since(time.UnixMilli(int64(first * 1000))); sample(ok) != 1 || since < -time.Second || since > time.Minute {
+		t.Errorf("at the start: ok is %v, they were read %s ago", sample(ok), since)
+	}
+	write(ruleFile + "  - {key: more, rate_limit: {unit: moon, requests_per_unit: 3}}\n")
+	until(ok, 0)
+	if sample(at) != first || sample("holdfast_limit_rules") != 2 {
+		t.Errorf("%v rules, read at %v and at first at %v", sample("holdfast_limit_rules"), sample(at), first)
+	}
+	write(ruleFile + "  - {key: more, rate_limit: {unit: day, requests_per_unit: 3}}\n")
+	until(ok, 1)
+	if sample(at) <= first || sample("holdfast_limit_rules") != 3 {
+		t.Errorf("%v rules, read at %v and at first at %v", sample("holdfast_limit_rules"), sample(at), first)
+	}
+	p.terminate()
 }
