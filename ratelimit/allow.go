@@ -24,7 +24,8 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 		return Decision{}, ErrClosed
 	}
 	var holds *leased
-	if mode == modeTake && len(reqs) == 1 {
+	leases := mode == modeTake && !l.opts.Strict
+	if leases && len(reqs) == 1 {
 		d, a, ok := l.allowLeased(ctx, reqs[0])
 		if ok {
 			return d, nil
@@ -46,7 +47,7 @@ func (l *Limiter) decide(ctx context.Context, reqs []Request, mode int64, id str
 	switch {
 	case holds != nil:
 		steps[0].all[0].holds = holds
-	case mode == modeTake && len(reqs) > 1 && anyLeased(steps):
+	case leases && len(reqs) > 1 && anyLeased(steps):
 		keys := keysOf(steps)
 		steps, took = l.takeLeased(ctx, &d, steps)
 		d.Atomic = d.Atomic && (keys < 2 || keys == keysOf(steps)) // what was held was taken key by key

@@ -75,6 +75,9 @@ type Options struct {
 	Beat time.Duration
 	// ReserveFor is how long a reservation can be settled; 1s..24h, default 10m.
 	ReserveFor time.Duration
+	// Strict: each call asks the store, of rules that are Leased too. It is for a store with a clock of its own, which leases
+	// would not follow.
+	Strict bool
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger
 	// Observe, if set, hears of every decision of Allow and Reserve, and how long it took. It must not wait.

@@ -52,7 +52,7 @@ type Options struct {
 	// Observe is called after every decision with its name, how long it took, waiting
 	// included, and what became of it. It must be quick, and safe for concurrent use.
 	Observe func(decision string, took time.Duration, err error)
-	// Clock replaces the wall clock of an embedded engine. For tests.
+	// Clock replaces the wall clock of an embedded engine. For tests, and to replay what was recorded.
 	Clock func() time.Time
 }
 

@@ -32,6 +32,7 @@ type cli struct {
 	Backup   backupCmd   `cmd:"" help:"Have a running server make a backup."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in a place where nothing is yet."`
 	Lock     lockCmd     `cmd:"" help:"Run a command under a lock; see locks and break them."`
+	Limit    limitCmd    `cmd:"" help:"Try rules of limits on a recorded log."`
 	Provider providerCmd `cmd:"" help:"Run the simulated payment provider. No money moves."`
 	Drill    drillCmd    `cmd:"" help:"Storms with faults, judged from outside: a sale, restarts, backups, failovers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`

@@ -48,12 +48,13 @@ var may = map[string][]string{
 	"backup":         {"store", "sqldb", "internal/mutant"},
 	"flashsale":      {"payment", "ledger", "store", "sqldb", "internal/gate", "internal/idem", "internal/mutant"},
 
-	"ratelimit/envoy": {"ratelimit", "internal/mutant"},
+	"ratelimit/envoy":  {"ratelimit", "internal/mutant"},
+	"ratelimit/replay": {"ratelimit", "store", "internal/mutant"},
 
 	// floor 3
 	"server": {"backup", "flashsale", "payment", "ledger", "lock", "ratelimit", "store", "sqldb", "internal/idem", "internal/mutant"},
 	"cmd/holdfast": {"server", "backup", "flashsale", "payment", "payment/paysim", "ledger", "lock", "store", "sqldb",
-		"ratelimit", "ratelimit/envoy", "drill", "drill/caller", "drill/holder", "replica", "internal/mutant"},
+		"ratelimit", "ratelimit/envoy", "ratelimit/replay", "drill", "drill/caller", "drill/holder", "replica", "internal/mutant"},
 	"examples/shop-go": {"flashsale", "payment", "payment/paysim", "store", "sqldb"},
 
 	// outside: judges the others, so imports none of them; and the programs that it judges them by

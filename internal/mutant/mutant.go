@@ -45,6 +45,7 @@ func Active() []string {
 		{ReservedAgain, "mutant_reservedagain"},
 		{CircuitOff, "mutant_circuit"},
 		{HalfReload, "mutant_halfreload"},
+		{ReplayClock, "mutant_replayclock"},
 		{GuardOff, "mutant_guard"},
 		{MarkLost, "mutant_mark"},
 		{LineOff, "mutant_line"},

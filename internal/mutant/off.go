@@ -63,6 +63,8 @@ const (
 	CircuitOff = false
 	// HalfReload takes rules away when a rule file has an error.
 	HalfReload = false
+	// ReplayClock decides a recorded log as if all of it happened at once.
+	ReplayClock = false
 	// GuardOff lets resources take writes of older leases.
 	GuardOff = false
 	// MarkLost has tokens follow the engine's clock alone, which can go back.

@@ -52,6 +52,7 @@ var (
 	ReservedAgain  = on("mutant_reservedagain")
 	CircuitOff     = on("mutant_circuit")
 	HalfReload     = on("mutant_halfreload")
+	ReplayClock    = on("mutant_replayclock")
 	GuardOff       = on("mutant_guard")
 	MarkLost       = on("mutant_mark")
 	LineOff        = on("mutant_line")
