@@ -39,9 +39,8 @@ func newClock(t testing.TB, path string) *clock {
 // cell is the shared word. A mapping begins at a page, so it is aligned.
 func (c *clock) cell() *int64 { return (*int64)(unsafe.Pointer(&c.page[0])) }
 
-func (c *clock) micros() int64   { return atomic.LoadInt64(c.cell()) }
-func (c *clock) set(us int64)    { atomic.StoreInt64(c.cell(), us) }
-func (c *clock) time() time.Time { return time.UnixMicro(c.micros()) }
+func (c *clock) micros() int64 { return atomic.LoadInt64(c.cell()) }
+func (c *clock) set(us int64)  { atomic.StoreInt64(c.cell(), us) }
 
 // clocked starts a server whose wall time is the returned clock. The monotonic clock of its
 // event loop stays real.
