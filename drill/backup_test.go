@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -9,11 +10,9 @@ import (
 func TestBackup(t *testing.T) {
 	bin := program(t, "")
 	temporary(t)
-	r, err := Backup(t.Context(), BackupOptions{Binary: bin, Rounds: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustPass(t, r)
+	var said bytes.Buffer
+	r, err := Backup(t.Context(), BackupOptions{Binary: bin, Rounds: 2, Rate: 150, Progress: &said})
+	mustPass(t, reported(t, r, err, &said))
 	nothingLeft(t)
 	if f := r.Figures.(BackupFigures); f.Backups != 2 || f.Restored[1] == 0 || f.Seconds > 40 {
 		t.Errorf("%+v", f)
@@ -24,7 +23,7 @@ func TestBackup(t *testing.T) {
 func TestBackupMutant(t *testing.T) {
 	t.Parallel()
 	bin := program(t, "mutant_cut")
-	r, err := Backup(t.Context(), BackupOptions{Binary: bin, Rounds: 1})
+	r, err := Backup(t.Context(), BackupOptions{Binary: bin, Rounds: 1, Rate: 150})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestRestart(t *testing.T) {
 	t.Run("shared", func(t *testing.T) {
 		store, db := storetest.Redis(t).URL(), sqldbtest.Shared(t).NewDatabase(t)
 		temporary(t)
-		mustPass(t, drillRestart(t, RestartOptions{Binary: bin, Rounds: 3, Rate: 500, Store: store, DB: db}))
+		mustPass(t, drillRestart(t, RestartOptions{Binary: bin, Rounds: 3, Rate: 150, Store: store, DB: db}))
 	})
 }
 
