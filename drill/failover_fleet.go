@@ -327,9 +327,13 @@ func (l *nodeFleet) verify(ctx context.Context) (map[string]string, error) {
 	out, err := cmd.Output()
 	var told struct {
 		Digests map[string]string `json:"digests"`
+		Missing map[string]string `json:"missing"`
 	}
 	if bad := json.Unmarshal(out, &told); bad != nil {
 		return nil, fmt.Errorf("%w: %s", errors.Join(err, bad), errs.String())
+	}
+	if len(told.Missing) > 0 {
+		return told.Digests, fmt.Errorf("drill: not all engines were compared: %v", told.Missing)
 	}
 	first := ""
 	for name, digest := range told.Digests {

@@ -19,12 +19,13 @@ import (
 type request struct {
 	Do     string `json:"do"` // join, status, leave, transfer, digest
 	Member Member `json:"member,omitzero"`
-	To     string `json:"to,omitempty"` // a name or an id
-	Passed bool   `json:"passed,omitempty"`
+	To     string `json:"to,omitempty"`     // a name or an id
+	Passed bool   `json:"passed,omitempty"` // by a node that does not lead; it is passed on once
 }
 
 type answer struct {
 	Error   string   `json:"error,omitempty"`
+	Taken   bool     `json:"taken,omitempty"` // the error is a takenError
 	Cluster string   `json:"cluster,omitempty"`
 	Members []Member `json:"members,omitempty"`
 	Status  *Status  `json:"status,omitempty"`
@@ -32,6 +33,7 @@ type answer struct {
 	Digest  string   `json:"digest,omitempty"`
 
 	Digests map[string]string `json:"digests,omitempty"`
+	Missing map[string]string `json:"missing,omitempty"`
 }
 
 // Status is what a node knows of itself and its cluster.
@@ -97,6 +99,9 @@ const adminTime = 30 * time.Second
 // Ask sends a request to the node at addr and waits for its answer.
 func ask(ctx context.Context, t *transport.Transport, addr string, r request) (a answer, err error) {
 	c, err := t.Dial(ctx, addr, "admin")
+	if errors.Is(err, transport.ErrNoNode) {
+		return a, fmt.Errorf("%s: is this the address of --raft? %w", addr, err)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -109,6 +114,9 @@ func ask(ctx context.Context, t *transport.Transport, addr string, r request) (a
 	}
 	if err := json.NewDecoder(io.LimitReader(c, 1<<20)).Decode(&a); err != nil {
 		return a, err
+	}
+	if a.Taken {
+		return a, takenError{a.Error}
 	}
 	if a.Error != "" {
 		return a, fmt.Errorf("%w: %s", transport.ErrRefused, a.Error)
@@ -129,6 +137,8 @@ func (n *Node) serveAdmin(c *transport.Conn) {
 	n.withLog(func(*consensus.Node) { a, err = n.answer(ctx, r) })
 	if err != nil {
 		a.Error = err.Error()
+		var taken takenError
+		a.Taken = errors.As(err, &taken)
 	}
 	if json.NewEncoder(c).Encode(a) == nil {
 		_ = c.CloseWrite()
@@ -139,13 +149,16 @@ func (n *Node) answer(ctx context.Context, r request) (answer, error) {
 	switch r.Do {
 	case "status":
 		s := n.Status(ctx)
+		if !r.Passed {
+			n.askLeader(ctx, &s)
+		}
 		return answer{Status: &s}, nil
 	case "digest":
 		offset, digest, err := n.Digest(ctx)
 		return answer{Offset: offset, Digest: digest}, err
 	case "verify":
-		digests, err := n.verifyAll(ctx)
-		return answer{Digests: digests}, err
+		v, err := n.verifyAll(ctx)
+		return answer{Digests: v.Digests, Missing: v.Missing}, err
 	case "join", "leave":
 		if !n.cons.State().Leads {
 			return n.passOn(ctx, r)
@@ -163,6 +176,29 @@ func (n *Node) answer(ctx context.Context, r request) (answer, error) {
 	return answer{}, fmt.Errorf("unknown request %.32q", r.Do)
 }
 
+// leaderTime bounds how long a node asks the leader for what only a leader knows; without it the answer has less.
+const leaderTime = 500 * time.Millisecond
+
+// askLeader adds how far the leader knows the members to be.
+func (n *Node) askLeader(ctx context.Context, s *Status) {
+	if s.Leader == "" || n.cons.State().Leads {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaderTime)
+	defer cancel()
+	a, err := n.passOn(ctx, request{Do: "status"})
+	if err != nil || a.Status == nil {
+		return // status says that it is not known
+	}
+	for i, m := range s.Nodes {
+		for _, told := range a.Status.Nodes {
+			if told.ID == m.ID {
+				s.Nodes[i].Match, s.Nodes[i].Active = told.Match, told.Active
+			}
+		}
+	}
+}
+
 // passOn asks the leader, once.
 func (n *Node) passOn(ctx context.Context, r request) (answer, error) {
 	n.mu.Lock()
@@ -177,6 +213,11 @@ func (n *Node) passOn(ctx context.Context, r request) (answer, error) {
 	return answer{}, ErrNoLeader
 }
 
+// takenError: a node cannot join, however often it asks, because another one has its name or address.
+type takenError struct{ text string }
+
+func (e takenError) Error() string { return e.text }
+
 // admit makes a node a member that gets the log; tend gives it a vote when it has it.
 func (n *Node) admit(ctx context.Context, m Member) (answer, error) {
 	if m.ID == 0 || m.Raft == "" || m.Clients == "" {
@@ -187,7 +228,7 @@ func (n *Node) admit(ctx context.Context, m Member) (answer, error) {
 			return answer{Cluster: n.ident.Cluster, Members: n.known()}, nil
 		}
 		if k.Name == m.Name || k.Raft == m.Raft {
-			return answer{}, fmt.Errorf("there is a node %q at %s already; if it is lost, let it leave first", k.Name, k.Raft)
+			return answer{}, takenError{fmt.Sprintf("there is a node %q at %s already; if it is lost, let it leave first", k.Name, k.Raft)}
 		}
 	}
 	b, err := json.Marshal(m)
@@ -268,6 +309,7 @@ func (n *Node) wellWithout(ctx context.Context, m Member) error {
 // join asks the nodes that were named until one has taken this node in.
 func (n *Node) join(ctx context.Context) error {
 	var last error
+	said := "" // once, not per try
 	for ctx.Err() == nil {
 		for _, addr := range n.cfg.Join {
 			once, cancel := context.WithTimeout(ctx, adminTime)
@@ -280,10 +322,14 @@ func (n *Node) join(ctx context.Context) error {
 				return n.belong(a.Cluster, a.Members)
 			}
 			last = fmt.Errorf("%s: %w", addr, err)
-			if errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) || errors.Is(err, transport.ErrVersion) {
+			var taken takenError
+			if errors.As(err, &taken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) || errors.Is(err, transport.ErrVersion) {
 				return fmt.Errorf("%w: %w", ErrJoin, last)
 			}
-			n.log.Info("could not join yet; it is tried again", "node", addr, "error", err)
+			if why := err.Error(); why != said {
+				n.log.Info("could not join yet; it is tried again", "node", addr, "error", err)
+				said = why
+			}
 		}
 		n.rest(500*time.Millisecond, ctx.Done())
 	}
@@ -404,50 +450,4 @@ func (a *Admin) Leave(ctx context.Context, addr, node string) error {
 func (a *Admin) Transfer(ctx context.Context, addr, node string) error {
 	_, err := ask(ctx, a.t, addr, request{Do: "transfer", To: node})
 	return err
-}
-
-// Verify has a node compare the engines of all: it waits until they are at one offset and
-// returns their digests by name. It holds up each engine while its digest is made.
-func (a *Admin) Verify(ctx context.Context, addr string) (map[string]string, error) {
-	got, err := ask(ctx, a.t, addr, request{Do: "verify"})
-	return got.Digests, err
-}
-
-// verifyTime bounds how long the engines may take to come to one offset.
-const verifyTime = 15 * time.Second
-
-// verifyAll asks every node for its digest until all are at one offset.
-func (n *Node) verifyAll(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, verifyTime)
-	defer cancel()
-	for {
-		told, offsets := map[string]string{}, map[int64]bool{}
-		var last error
-		for _, m := range n.known() {
-			got, err := n.digestOf(ctx, m)
-			if err != nil {
-				last = fmt.Errorf("%s: %w", m.Name, err)
-				continue
-			}
-			told[m.Name], offsets[got.Offset] = got.Digest, true
-		}
-		if last == nil && len(offsets) == 1 {
-			return told, nil
-		}
-		if last == nil {
-			last = errors.New("the engines are at different offsets")
-		}
-		select {
-		case <-ctx.Done():
-			return told, last
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-func (n *Node) digestOf(ctx context.Context, m Member) (answer, error) {
-	if m.ID == n.ident.ID {
-		return n.answer(ctx, request{Do: "digest"})
-	}
-	return ask(ctx, n.net, m.Raft, request{Do: "digest"})
 }

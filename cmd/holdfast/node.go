@@ -192,13 +192,14 @@ func (c *nodeStatusCmd) Run(e *env) error {
 			return err
 		}
 		if c.JSON {
-			return c.print(e.out, s)
+			err = c.print(e.out, s)
+		} else {
+			err = printStatus(e.out, s)
 		}
-		leader := s.Leader
-		if leader == "" {
-			leader = "nobody"
+		if err == nil && s.Leader == "" {
+			err = errors.New("nobody leads")
 		}
-		return printStatus(e.out, s)
+		return err
 	})
 }
 
@@ -209,26 +210,32 @@ type nodeVerifyCmd struct {
 
 func (c *nodeVerifyCmd) Run(e *env) error {
 	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
-		digests, err := a.Verify(ctx, c.Node)
+		v, err := a.Verify(ctx, c.Node)
 		if err != nil {
 			return err
 		}
 		equal, first := true, ""
-		for _, d := range digests {
+		for _, d := range v.Digests {
 			if first == "" {
 				first = d
 			}
 			equal = equal && d == first
 		}
 		if c.JSON {
-			err = c.print(e.out, map[string]any{"digests": digests, "equal": equal})
+			err = c.print(e.out, map[string]any{"digests": v.Digests, "missing": v.Missing, "equal": equal && len(v.Missing) == 0})
 		} else {
-			for _, name := range slices.Sorted(maps.Keys(digests)) {
-				fmt.Fprintf(e.out, "%s  %s\n", digests[name], name)
+			for _, name := range slices.Sorted(maps.Keys(v.Digests)) {
+				fmt.Fprintf(e.out, "%s  %s\n", v.Digests[name], name)
+			}
+			for _, name := range slices.Sorted(maps.Keys(v.Missing)) {
+				fmt.Fprintf(e.out, "%s %s\n", name, v.Missing[name])
 			}
 		}
 		if err == nil && !equal {
 			err = errors.New("the engines differ")
+		}
+		if err == nil && len(v.Missing) > 0 {
+			err = fmt.Errorf("not all engines were compared: %s", strings.Join(slices.Sorted(maps.Keys(v.Missing)), ", "))
 		}
 		return err
 	})

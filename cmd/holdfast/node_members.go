@@ -41,9 +41,17 @@ func printStatus(out io.Writer, s replica.Status) error {
 	}
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tCLIENTS\tNODES\tVOTE\tLOG\tDISK\tCLOCK")
+	fmt.Fprintln(w, "NODE\tSTATE\tCLIENTS\tNODES\tVOTE\tLOG\tDISK\tCLOCK")
 	for _, n := range s.Nodes {
-		vote, log, disk, clock := "not yet", "?", "ok", "?"
+		state, vote, log, disk, clock := "follows", "not yet", "?", "ok", "?"
+		switch {
+		case !n.Answers && !n.Active: // neither the asked node nor the leader hears of it
+			state = "no answer"
+		case n.Leads:
+			state = "leads"
+		case s.Leader == "":
+			state = "waits"
+		}
 		if n.Voter {
 			vote = "yes"
 		}
@@ -62,7 +70,7 @@ func printStatus(out io.Writer, s replica.Status) error {
 		if n.DiskLow {
 			disk = "LOW"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Clients, n.Raft, vote, log, disk, clock)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, state, n.Clients, n.Raft, vote, log, disk, clock)
 	}
 	return w.Flush()
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,12 +40,13 @@ func TestNodeCommands(t *testing.T) {
 			t.Errorf("%s: %d", path, got)
 		}
 	}
-	say := func(what string, args ...string) (string, error) {
+	sayTo := func(node, what string, args ...string) (string, error) {
 		t.Helper()
 		var out, errs bytes.Buffer
-		err := run(append([]string{"node", what, "--node", raft[0], "--secret-file", secret}, args...), &out, &errs)
+		err := run(append([]string{"node", what, "--node", node, "--secret-file", secret}, args...), &out, &errs)
 		return out.String(), err
 	}
+	say := func(what string, args ...string) (string, error) { t.Helper(); return sayTo(raft[0], what, args...) }
 	var s replica.Status
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		out, err := say("status", "--json")
@@ -53,6 +56,10 @@ func TestNodeCommands(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not two voters: %v %s", err, out)
 		}
+	}
+	// Who follows has asked the leader how far each log is.
+	if out, err := sayTo(raft[1], "status"); err != nil || !regexp.MustCompile(`(?m)^n1 +leads .* yes +[1-9][0-9]* .*\nn2 +follows .* yes +[1-9][0-9]* `).MatchString(sorted(out)) {
+		t.Errorf("a follower's status: %v\n%s", err, out)
 	}
 	for _, c := range []struct {
 		what string
@@ -79,5 +86,54 @@ func TestNodeCommands(t *testing.T) {
 			t.Errorf("%s %v: %v, %s", c.what, c.args, err, out)
 		}
 	}
+	first.terminate()
+}
+
+// sorted has the lines in order: nodes are listed by their random ids.
+func sorted(text string) string {
+	return strings.Join(slices.Sorted(strings.Lines(text)), "")
+}
+
+// One of two is lost: those that are left say what they know, what is missing is named, and the exit status tells.
+func TestNodeCommandsWithoutOne(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if _, err := exec.LookPath("valkey-server"); err != nil {
+			t.Skip("neither valkey-server nor redis-server is installed")
+		}
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	raft := [2]string{free(t), free(t)}
+	first := start(t, "node", "--dir", at("n1"), "--name", "n1", "--listen", "127.0.0.1:0", "--raft", raft[0], "--ready-file", at("ready1"))
+	clients := first.address(at("ready1"))
+	secret := at("n1/secret")
+	second := start(t, "node", "join", raft[0], "--dir", at("n2"), "--name", "n2", "--listen", "127.0.0.1:0", "--raft", raft[1],
+		"--secret-file", secret, "--ready-file", at("ready2"))
+	second.address(at("ready2"))
+	say := func(node, what string) string {
+		var out, errs bytes.Buffer
+		if err := run([]string{"node", what, "--node", node, "--secret-file", secret}, &out, &errs); err != nil {
+			out.WriteString("exit 1: " + err.Error())
+		}
+		return out.String()
+	}
+	until := func(node, what string, words ...string) {
+		t.Helper()
+		said := ""
+		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			said = sorted(say(node, what))
+			if !slices.ContainsFunc(words, func(w string) bool { return !regexp.MustCompile(w).MatchString(said) }) {
+				return
+			}
+		}
+		t.Fatalf("%s never says %q:\n%s", what, words, said)
+	}
+	until(raft[0], "status", `n2 +follows .* yes `)
+	if err := second.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	until(raft[0], "verify", `[0-9a-f]{20,} +n1`, `n2 does not answer`, `exit 1: not all engines were compared: n2`)
+	until(raft[0], "status", `n1 +waits`, `n2 +no answer`, `exit 1: nobody leads`)
+	until(clients, "status", `exit 1: .*is this the address of --raft\?`)
 	first.terminate()
 }

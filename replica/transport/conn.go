@@ -66,7 +66,10 @@ func (c *Conn) Close() error {
 
 func (c *Conn) introduce(ctx context.Context, h hello) error {
 	if err := c.HandshakeContext(ctx); err != nil {
-		return explain(err)
+		if err = explain(err); !errors.Is(err, ErrSecret) {
+			err = fmt.Errorf("%w: %w", ErrNoNode, err)
+		}
+		return err
 	}
 	if err := writeJSON(c, h); err != nil {
 		return explain(err)

@@ -31,6 +31,8 @@ var (
 	ErrRefused = errors.New("replica: the other node refused")
 	// ErrProtocol: what came is not the protocol.
 	ErrProtocol = errors.New("replica: unexpected bytes from another node")
+	// ErrNoNode: what listens there took the connection, and did not answer as a node does.
+	ErrNoNode = errors.New("replica: no node answers there")
 )
 
 // Config says who the node is and who takes what arrives. Its functions may be called at the
