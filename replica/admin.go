@@ -309,7 +309,7 @@ func (n *Node) wellWithout(ctx context.Context, m Member) error {
 // join asks the nodes that were named until one has taken this node in.
 func (n *Node) join(ctx context.Context) error {
 	var last error
-	said := "" // once, not per try
+	said := map[string]string{} // once, not per try
 	for ctx.Err() == nil {
 		for _, addr := range n.cfg.Join {
 			once, cancel := context.WithTimeout(ctx, adminTime)
@@ -326,9 +326,9 @@ func (n *Node) join(ctx context.Context) error {
 			if errors.As(err, &taken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) || errors.Is(err, transport.ErrVersion) {
 				return fmt.Errorf("%w: %w", ErrJoin, last)
 			}
-			if why := err.Error(); why != said {
+			if why := err.Error(); why != said[addr] {
 				n.log.Info("could not join yet; it is tried again", "node", addr, "error", err)
-				said = why
+				said[addr] = why
 			}
 		}
 		n.rest(500*time.Millisecond, ctx.Done())

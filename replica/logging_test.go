@@ -3,6 +3,8 @@ package replica_test
 import (
 	"context"
 	"log/slog"
+	"regexp"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,5 +51,23 @@ func TestNobodyWaitsForTheLog(t *testing.T) {
 	case <-answered:
 	case <-time.After(10 * time.Second):
 		t.Error("it waits for who writes the log")
+	}
+}
+
+// A node that starts again has its old epochs at hand, and tells them in one line; those that follow are news.
+func TestReplayedEpochsAreNoNews(t *testing.T) {
+	said := map[string]*logs{}
+	w := newWorldWith(t, 1, func(c *replica.Config) {
+		said[c.Name] = &logs{}
+		c.Logger = slog.New(slog.NewTextHandler(said[c.Name], nil))
+	})
+	for range 2 {
+		w.kill(0)
+		w.open(0)
+		w.leader()
+	}
+	text := strings.Join(said["n1"].lines(), "\n")
+	if strings.Count(text, "epoch begins") != 1 || !regexp.MustCompile(`epochs replayed" epochs=\d+ newest=3 leader=n1 `).MatchString(text) {
+		t.Errorf("the third start says:\n%s", text)
 	}
 }

@@ -30,13 +30,32 @@ func (m *machine) Apply(entries []consensus.Entry) error {
 	n := (*Node)(m)
 	begun, err := n.applyAll(entries)
 	for _, e := range begun {
+		if e.old {
+			n.replayed = append(n.replayed, e)
+			continue
+		}
+		n.tellReplayed()
 		n.log.Info("epoch begins", "epoch", e.number, "leader", e.leader, "offset", e.start)
+	}
+	if last := entries[len(entries)-1]; !last.Old || last.Newest {
+		n.tellReplayed()
 	}
 	return err
 }
 
+// tellReplayed says in one line what the log had of epochs when the node started: they are no news.
+func (n *Node) tellReplayed() {
+	if len(n.replayed) == 0 {
+		return
+	}
+	newest := n.replayed[len(n.replayed)-1]
+	n.log.Info("epochs replayed", "epochs", len(n.replayed), "newest", newest.number, "leader", newest.leader, "offset", newest.start)
+	n.replayed = nil
+}
+
 // beginning is an epoch's.
 type beginning struct {
+	old    bool
 	number uint64
 	leader string
 	start  int64
@@ -80,7 +99,7 @@ func (n *Node) apply(e consensus.Entry) (*beginning, error) {
 		n.spans.add(span{before, len(entry.Bytes), e.Index})
 	case core.Declaration:
 		n.spans.cut(entry.Start)
-		return &beginning{state.Current().Number, n.nameOf(entry.Node), entry.Start}, nil
+		return &beginning{e.Old, state.Current().Number, n.nameOf(entry.Node), entry.Start}, nil
 	}
 	return nil, nil
 }

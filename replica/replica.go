@@ -120,6 +120,7 @@ type Node struct {
 	stats        *stats
 	clock        atomic.Pointer[func() time.Time] // what others are told; a test has one of its own
 	patience     time.Duration                    // of drive, see consume
+	replayed     []beginning                      // of Apply, see tellReplayed
 
 	mu         sync.Mutex
 	moved      chan struct{} // closed and replaced whenever something below has changed

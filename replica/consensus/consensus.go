@@ -49,6 +49,8 @@ var (
 type Entry struct {
 	Index, Term uint64
 	Data        []byte // must not be changed
+	// Old: it was in this node's log when the node started, which is to say that it is no news; Newest: no later one was.
+	Old, Newest bool
 }
 
 // Member is a node of the cluster. Only voters count for a majority.

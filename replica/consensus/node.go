@@ -38,6 +38,7 @@ type Node struct {
 	appends queue
 	applies queue
 	turned  atomic.Int64 // when the loop began its last turn
+	found   State        // where the log was when it was opened
 	stop    chan struct{}
 	failing sync.Once
 	wg      sync.WaitGroup
@@ -122,6 +123,7 @@ func Open(c Config) (*Node, error) {
 		return nil, fullOr(errors.Join(err, n.mark.close(), n.disk.db.Close()))
 	}
 	n.publish()
+	n.found = n.state
 	n.turned.Store(now())
 	n.wg.Add(4)
 	go n.loop()
@@ -444,6 +446,8 @@ func (n *Node) apply(entries []*pb.Entry) error {
 	batch := make([]Entry, 0, len(entries))
 	for _, e := range entries {
 		out := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
+		out.Old = out.Index <= n.found.Last && out.Term <= n.found.Term
+		out.Newest = out.Old && out.Index == n.found.Last
 		switch e.GetType() {
 		case pb.EntryNormal:
 			out.Data = e.GetData()
