@@ -73,6 +73,7 @@ func (n *Node) applyAll(entries []consensus.Entry) (begun []beginning, err error
 			begun = append(begun, *b)
 		}
 	}
+	n.seenAsMember()
 	n.changed()
 	state := n.core.State()
 	if s := n.session; s != nil && s.epoch == state.Current().Number {
@@ -119,6 +120,7 @@ func (m *machine) Restore(s consensus.Snapshot) error {
 	n.core.Restored(st.State)
 	n.spans = spans{begin: st.State.Offset}
 	n.index, n.copyAt, n.copied = s.Index, s.Index, st
+	n.seenAsMember()
 	n.changed()
 	return nil
 }
@@ -136,6 +138,12 @@ func (m *machine) Members(members []consensus.Member) {
 		known = append(known, member)
 	}
 	n.setMembers(known)
+	n.mu.Lock()
+	removed := n.memberAt > 0 && !n.isMember(n.ident.ID)
+	n.mu.Unlock()
+	if removed {
+		n.takenOut("its log has it")
+	}
 }
 
 func (n *Node) setMembers(known []Member) {

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 
@@ -79,10 +80,15 @@ func (o *Ops) ready(w http.ResponseWriter, r *http.Request, n *Node, why string)
 
 func (n *Node) checks(s Status) map[string]string {
 	checks := map[string]string{"log": "ok", "leader": "ok", "engine": "ok", "writes": "ok"}
-	if n.cons.Failed() != nil {
+	switch err := n.cons.Failed(); {
+	case errors.Is(err, ErrTakenOut):
+		checks["member"] = err.Error()
+	case err != nil:
 		checks["log"] = "failed"
 	}
 	switch {
+	case s.Leader == "" && n.isStranger():
+		checks["leader"] = "none is known here, and other nodes do not know this one as a member: was it taken out of the cluster?"
 	case s.Leader == "":
 		checks["leader"] = "there is none, or it is not known here"
 	case s.Leader == s.Name && !s.Leads:

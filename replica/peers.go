@@ -23,6 +23,7 @@ const (
 type report struct {
 	Clock time.Time `json:"clock"`
 	Low   bool      `json:"low"` // its disk has too little room for what clients write
+	standing
 }
 
 // peerView is what this node knows of another one.
@@ -30,6 +31,7 @@ type peerView struct {
 	at       time.Time // when it answered, or was first asked
 	answered bool
 	low      bool          // its disk has little room
+	stranger bool          // it does not know this node as a member
 	ahead    time.Duration // how far its clock is ahead of this node's
 	within   time.Duration // the true difference is within this of that
 }
@@ -101,8 +103,13 @@ func (n *Node) talk(ctx context.Context, c *transport.Conn, id uint64) {
 		}
 		took := time.Since(since)
 		n.mu.Lock()
-		n.peers[id] = peerView{at: time.Now(), answered: true, low: r.Low, ahead: r.Clock.Sub(asked) - took/2, within: took / 2}
+		n.peers[id] = peerView{at: time.Now(), answered: true, low: r.Low, stranger: r.Stranger, ahead: r.Clock.Sub(asked) - took/2, within: took / 2}
+		removed := n.removedBy(r.standing)
 		n.mu.Unlock()
+		if removed {
+			n.takenOut("another node says so")
+			return
+		}
 		n.rest(askEvery, ctx.Done())
 	}
 }
@@ -118,7 +125,7 @@ func (n *Node) serveReports(c *transport.Conn) {
 		}
 		r := report{Clock: n.now()}
 		n.mu.Lock()
-		r.Low = n.low
+		r.Low, r.standing = n.low, n.standingOf(c.Peer)
 		n.mu.Unlock()
 		if answers.Encode(r) != nil {
 			return
@@ -132,4 +139,16 @@ func (n *Node) now() time.Time {
 		return (*clock)()
 	}
 	return time.Now()
+}
+
+// isStranger: another node, asked lately, does not know this one as a member.
+func (n *Node) isStranger() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, view := range n.peers {
+		if view.stranger && view.fresh() {
+			return true
+		}
+	}
+	return false
 }

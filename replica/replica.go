@@ -120,12 +120,15 @@ type Node struct {
 	stats        *stats
 	clock        atomic.Pointer[func() time.Time] // what others are told; a test has one of its own
 	patience     time.Duration                    // of drive, see consume
+	telling      sync.Once                        // of takenOut
 	replayed     []beginning                      // of Apply, see tellReplayed
 
 	mu         sync.Mutex
 	moved      chan struct{} // closed and replaced whenever something below has changed
 	core       *core.Core
 	index      uint64 // applied
+	removed    bool   // see takenOut
+	memberAt   uint64 // the first entry at which this node is known to be a member
 	spans      spans
 	copied     stored // what the newest snapshot stands for
 	copyAt     uint64 // its index
@@ -358,7 +361,11 @@ func (n *Node) connect() error {
 	}
 	n.mu.Lock()
 	n.cons = cons
+	removed := n.removed
 	n.mu.Unlock()
+	if removed { // its log had that
+		cons.Stop(ErrTakenOut)
+	}
 	if len(n.ident.Peers) > 0 && len(n.known()) == 0 {
 		n.setMembers(n.ident.Peers)
 	}
@@ -389,7 +396,7 @@ func (n *Node) run() error {
 	return nil
 }
 
-// Failed is closed when the node cannot go on: its log failed. Err says why.
+// Failed is closed when the node cannot go on: its log failed, or the cluster has removed it (ErrTakenOut). Err says why.
 func (n *Node) Failed() <-chan struct{} { return n.cons.Stopped() }
 
 // Err is why the node stopped by itself.

@@ -86,6 +86,9 @@ func TestNodeCommands(t *testing.T) {
 			t.Errorf("%s %v: %v, %s", c.what, c.args, err, out)
 		}
 	}
+	if code := second.end(); code != 1 || !strings.Contains(second.err.String(), "`holdfast node rejoin` takes it in again") {
+		t.Errorf("who was taken out ends with %d, %s", code, second.err.String())
+	}
 	first.terminate()
 }
 

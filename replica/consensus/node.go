@@ -184,6 +184,16 @@ func (n *Node) fail(err error) {
 	})
 }
 
+// Stop ends the node for a reason that is not its log's.
+func (n *Node) Stop(why error) {
+	n.failing.Do(func() {
+		n.mu.Lock()
+		n.failure = why
+		n.mu.Unlock()
+		close(n.stop)
+	})
+}
+
 // Stopped is closed when the node has been closed or has failed.
 func (n *Node) Stopped() <-chan struct{} { return n.stop }
 
