@@ -171,7 +171,7 @@ func (n *Node) answer(ctx context.Context, r request) (answer, error) {
 		if !n.cons.State().Leads {
 			return n.passOn(ctx, r)
 		}
-		return answer{}, n.transfer(ctx, r.To)
+		return answer{}, n.transfer(ctx, r.To, "it was asked for")
 	}
 	return answer{}, fmt.Errorf("unknown request %.32q", r.Do)
 }

@@ -64,7 +64,7 @@ func (n *Node) do(ctx context.Context, step core.Step, moved <-chan struct{}) er
 	switch step.Do {
 	case core.Start:
 		n.endSession()
-		n.handOn() // others have all that is committed at hand; this engine would load it first
+		n.handOn("the engine has to start") // others have all that is committed at hand; this engine would load it first
 		return n.restartEngine()
 	case core.Follow:
 		n.endSession()
@@ -182,7 +182,7 @@ func (n *Node) consume(ctx context.Context, e *engine.Engine, want int64, moved 
 		}
 	}
 	n.log.Info("the engine is not there yet", "offset", want)
-	n.handOn()
+	n.handOn("the engine is not there yet")
 	return nil
 }
 
@@ -191,7 +191,7 @@ func longer(patience time.Duration) time.Duration {
 }
 
 // handOn gives leadership to a node that is up to date, when this one's engine needs long.
-func (n *Node) handOn() {
+func (n *Node) handOn(why string) {
 	if !n.cons.State().Leads {
 		return
 	}
@@ -199,6 +199,7 @@ func (n *Node) handOn() {
 	if !ok {
 		return
 	}
+	n.sayHandOn(to, why)
 	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 	defer cancel()
 	if err := n.cons.Transfer(ctx, to); err != nil {

@@ -35,7 +35,7 @@ func (n *Node) successor(ctx context.Context) (uint64, bool) {
 
 // transfer hands leadership over: no more commands are taken, replies that are on their way
 // leave, then the other node is told to stand for election at once.
-func (n *Node) transfer(ctx context.Context, name string) error {
+func (n *Node) transfer(ctx context.Context, name, why string) error {
 	to, ok := n.successor(ctx)
 	if name != "" {
 		m, err := n.find(name)
@@ -50,6 +50,7 @@ func (n *Node) transfer(ctx context.Context, name string) error {
 	if !ok {
 		return errors.New("there is no other node that could lead")
 	}
+	n.sayHandOn(to, why)
 	drain, cancel := context.WithTimeout(ctx, drainTime)
 	shut := n.gate.Drain(drain) == nil // else clients go on, until leadership is gone
 	cancel()
@@ -76,18 +77,29 @@ func (n *Node) HandOver(ctx context.Context) error {
 	if _, ok := n.successor(ctx); !ok {
 		return nil
 	}
-	return n.transfer(ctx, "")
+	return n.transfer(ctx, "", "this node ends")
+}
+
+func (n *Node) sayHandOn(to uint64, why string) {
+	n.mu.Lock()
+	name := n.nameOf(to)
+	n.mu.Unlock()
+	n.log.Info("leadership is handed on", "to", name, "why", why)
 }
 
 // tend gives members that have caught up a vote, while this node leads.
 func (n *Node) tend() {
+	var heard contacts
 	for n.ctx.Err() == nil {
 		n.rest(100*time.Millisecond, nil)
 		state := n.cons.State()
 		if !state.Leads {
+			heard = contacts{}
 			continue
 		}
-		for _, p := range n.cons.Progress(n.ctx) {
+		progress := n.cons.Progress(n.ctx)
+		n.tellContacts(&heard, progress)
+		for _, p := range progress {
 			for _, m := range n.known() {
 				if m.ID == p.ID && !m.Voter && p.Sound && p.Match+caughtUp >= state.Commit {
 					n.promote(m)
@@ -136,8 +148,8 @@ func (n *Node) listen() {
 			continue
 		}
 		if errors.Is(err, context.DeadlineExceeded) && n.ctx.Err() == nil {
-			n.log.Warn("the engine does not answer; leadership is handed on", "for", silence)
-			n.handOn()
+			n.log.Warn("the engine does not answer", "for", silence)
+			n.handOn("the engine does not answer")
 		}
 	}
 }

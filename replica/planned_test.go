@@ -222,3 +222,37 @@ func TestLogTellsAFailover(t *testing.T) {
 		}
 	}
 }
+
+// The log says why the leader changes, to whom leadership goes, and once that a member is lost and that it is back.
+func TestLogTellsWhy(t *testing.T) {
+	said := map[string]*logs{}
+	w := newWorldWith(t, 3, func(c *replica.Config) {
+		if said[c.Name] == nil {
+			said[c.Name] = &logs{}
+		}
+		c.Logger = slog.New(slog.NewTextHandler(said[c.Name], nil))
+	})
+	says := func(word string) (times int) {
+		for _, l := range said {
+			times += strings.Count(strings.Join(l.lines(), "\n"), word)
+		}
+		return times
+	}
+	old := w.leader()
+	if err := w.nodes[old].HandOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	leader := w.leader()
+	if word := `"leadership is handed on" to=` + w.nodes[leader].name + ` why="this node ends"`; says(word) != 1 {
+		t.Errorf("nobody says %s:\n%s", word, strings.Join(said[w.nodes[old].name].lines(), "\n"))
+	}
+	lost := 3 - old - leader
+	w.kill(lost)
+	gone := `"a member does not answer" name=` + w.nodes[lost].name
+	w.eventually("its loss is told", func() bool { return says(gone) > 0 })
+	w.open(lost)
+	w.eventually("its return is told", func() bool { return says(`"a member answers again" name=`+w.nodes[lost].name) > 0 })
+	if got := says(gone); got > 3 { // a leader looks ten times a second; another one may have led meanwhile
+		t.Errorf("the loss is told %d times", got)
+	}
+}

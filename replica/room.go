@@ -110,7 +110,7 @@ func (n *Node) handOnForRoom() {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, stepTime)
 	defer cancel()
-	if err := n.transfer(ctx, strconv.FormatUint(to, 10)); err != nil {
+	if err := n.transfer(ctx, strconv.FormatUint(to, 10), "the disk has little room"); err != nil {
 		n.log.Info("leadership could not be handed on", "error", err)
 	}
 }

@@ -52,7 +52,7 @@ func (n *Node) watchLog() {
 		}
 		if looks >= 2 && p.Unsync > tooStill && time.Since(handedOn) > handOnEvery {
 			handedOn = time.Now()
-			n.handOn()
+			n.handOn("the log's disk stands still")
 		}
 	}
 }

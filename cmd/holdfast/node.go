@@ -95,6 +95,7 @@ func (c *nodeRunCmd) once(e *env, ops *replica.Ops) (err error) {
 	case <-n.Failed():
 		return n.Err()
 	case <-e.ctx.Done():
+		e.logger.Info("node ends: it was told to")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()

@@ -139,4 +139,7 @@ func TestNodeCommandsWithoutOne(t *testing.T) {
 	until(raft[0], "status", `n1 +waits`, `n2 +no answer`, `exit 1: nobody leads`)
 	until(clients, "status", `exit 1: .*is this the address of --raft\?`)
 	first.terminate()
+	if text := first.err.String(); !strings.Contains(text, "node ends: it was told to") {
+		t.Errorf("the end is not told:\n%s", text)
+	}
 }
