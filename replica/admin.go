@@ -21,11 +21,13 @@ type request struct {
 	Member Member `json:"member,omitzero"`
 	To     string `json:"to,omitempty"`     // a name or an id
 	Passed bool   `json:"passed,omitempty"` // by a node that does not lead; it is passed on once
+	Proof  string `json:"proof,omitempty"`  // of the password of a node that joins
 }
 
 type answer struct {
 	Error   string   `json:"error,omitempty"`
 	Taken   bool     `json:"taken,omitempty"` // the error is a takenError
+	Code    string   `json:"code,omitempty"`  // of an error that is told apart
 	Cluster string   `json:"cluster,omitempty"`
 	Members []Member `json:"members,omitempty"`
 	Status  *Status  `json:"status,omitempty"`
@@ -119,7 +121,7 @@ func ask(ctx context.Context, t *transport.Transport, addr string, r request) (a
 		return a, takenError{a.Error}
 	}
 	if a.Error != "" {
-		return a, fmt.Errorf("%w: %s", transport.ErrRefused, a.Error)
+		return a, &denial{a.Error, a.Code}
 	}
 	return a, nil
 }
@@ -136,7 +138,7 @@ func (n *Node) serveAdmin(c *transport.Conn) {
 	a, err := answer{}, errors.New("this node is still starting")
 	n.withLog(func(*consensus.Node) { a, err = n.answer(ctx, r) })
 	if err != nil {
-		a.Error = err.Error()
+		a.deny(err)
 		var taken takenError
 		a.Taken = errors.As(err, &taken)
 	}
@@ -165,6 +167,10 @@ func (n *Node) answer(ctx context.Context, r request) (answer, error) {
 		}
 		if r.Do == "leave" {
 			return answer{}, n.remove(ctx, r.To)
+		}
+		if err := n.checkPassword(r.Proof); err != nil {
+			n.log.Warn("a node may not join", "name", r.Member.Name, "raft", r.Member.Raft, "error", err)
+			return answer{}, err
 		}
 		return n.admit(ctx, r.Member)
 	case "transfer":
@@ -313,7 +319,7 @@ func (n *Node) join(ctx context.Context) error {
 	for ctx.Err() == nil {
 		for _, addr := range n.cfg.Join {
 			once, cancel := context.WithTimeout(ctx, adminTime)
-			a, err := ask(once, n.net, addr, request{Do: "join", Member: n.self})
+			a, err := ask(once, n.net, addr, request{Do: "join", Member: n.self, Proof: proof(n.cfg.Secret, n.cfg.Password)})
 			cancel()
 			if err == nil {
 				n.net.SetCluster(a.Cluster)
@@ -323,7 +329,8 @@ func (n *Node) join(ctx context.Context) error {
 			}
 			last = fmt.Errorf("%s: %w", addr, err)
 			var taken takenError
-			if errors.As(err, &taken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) || errors.Is(err, transport.ErrVersion) {
+			if errors.As(err, &taken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) ||
+				errors.Is(err, transport.ErrVersion) || errors.Is(err, ErrPassword) {
 				return fmt.Errorf("%w: %w", ErrJoin, last)
 			}
 			if why := err.Error(); why != said[addr] {

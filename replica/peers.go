@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-dev/holdfast/replica/transport"
 )
 
-// Nodes ask one another how they are, once a second: whether their disks have room, and what their
-// clocks say. Nothing that is promised rests on the answers.
+// Nodes ask one another how they are, once a second: whether their disks have room, what their
+// clocks say, and whether their clients have the same password. Nothing that is promised rests on the answers.
 
 const (
 	askEvery  = time.Second
@@ -22,7 +22,8 @@ const (
 // report is a node's answer.
 type report struct {
 	Clock time.Time `json:"clock"`
-	Low   bool      `json:"low"` // its disk has too little room for what clients write
+	Low   bool      `json:"low"`   // its disk has too little room for what clients write
+	Proof string    `json:"proof"` // of its clients' password
 	standing
 }
 
@@ -90,7 +91,7 @@ func (n *Node) askPeer(ctx context.Context, m Member) {
 }
 
 func (n *Node) talk(ctx context.Context, c *transport.Conn, id uint64) {
-	answers := json.NewDecoder(c)
+	answers, warned := json.NewDecoder(c), false // a node that gets another password has another connection
 	for ctx.Err() == nil {
 		_ = c.SetDeadline(time.Now().Add(answerDue))
 		asked, since := n.now(), time.Now()
@@ -110,6 +111,13 @@ func (n *Node) talk(ctx context.Context, c *transport.Conn, id uint64) {
 			n.takenOut("another node says so")
 			return
 		}
+		if !warned && !n.samePassword(r.Proof) && n.cons.State().Leads {
+			warned = true
+			n.mu.Lock()
+			name := n.nameOf(id)
+			n.mu.Unlock()
+			n.log.Warn("another node has another password for clients: all have to have the same, since each can lead", "node", name)
+		}
 		n.rest(askEvery, ctx.Done())
 	}
 }
@@ -123,7 +131,7 @@ func (n *Node) serveReports(c *transport.Conn) {
 		if _, err := io.ReadFull(c, ask); err != nil {
 			return
 		}
-		r := report{Clock: n.now()}
+		r := report{Clock: n.now(), Proof: proof(n.cfg.Secret, n.cfg.Password)}
 		n.mu.Lock()
 		r.Low, r.standing = n.low, n.standingOf(c.Peer)
 		n.mu.Unlock()

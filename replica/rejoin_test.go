@@ -83,8 +83,12 @@ func (w *world) tryOpen(i int, join []string) error {
 	m := w.nodes[i]
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	n, err := replica.Open(ctx, replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Reserve: testReserve, Logger: w.logger(m),
-		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Join: join})
+	cfg := replica.Config{Dir: m.dir, Name: m.name, Secret: secret, FS: m.fs, Reserve: testReserve, Logger: w.logger(m),
+		Clients: w.listen(&m.clients), Raft: w.listen(&m.raft), Join: join}
+	if w.change != nil {
+		w.change(&cfg)
+	}
+	n, err := replica.Open(ctx, cfg)
 	if err == nil {
 		m.Node = n
 	}
