@@ -211,6 +211,9 @@ func (e *Engine) failed(err error) error {
 	if strings.Contains(text, "FATAL CONFIG FILE ERROR") || strings.Contains(text, "Bad directive") {
 		return fmt.Errorf("%w: it does not know a setting (is it older than 7.0?): %s", ErrVersion, text)
 	}
+	if text == "" {
+		text = "it said nothing; is " + e.cmd.Path + " a valkey-server or redis-server?"
+	}
 	return fmt.Errorf("%w: %s", err, text)
 }
 

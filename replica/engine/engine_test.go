@@ -121,6 +121,7 @@ func TestStartErrors(t *testing.T) {
 		want              error
 	}{
 		{"missing", filepath.Join(dir, "none"), "looked for", engine.ErrMissing},
+		{"says nothing", script("silent", "exit 0"), "silent a valkey-server or redis-server?", engine.ErrStart},
 		{"exits at once", script("exits", "echo out of luck; exit 1"), "out of luck", engine.ErrStart},
 		{"evicts", script("evicts", `exec "$(command -v valkey-server || command -v redis-server)" "$@" --maxmemory-policy allkeys-lru`), "evict", engine.ErrSettings},
 		{"saves", script("saves", `exec "$(command -v valkey-server || command -v redis-server)" "$@" --save "3600 1"`), "snapshots of its own", engine.ErrSettings},
