@@ -73,6 +73,9 @@ type Config struct {
 	Logger *slog.Logger // nil: slog.Default
 }
 
+// MinSecret is the least length of Config.Secret in bytes.
+const MinSecret = transport.MinSecret
+
 // DefaultSentinelName is what clients of sentinels call the cluster, unless it is said otherwise.
 const DefaultSentinelName = "holdfast"
 
@@ -356,6 +359,9 @@ func (n *Node) connect() error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	cons, err := consensus.Open(n.logConfig())
+	if errors.Is(err, consensus.ErrInUse) {
+		return fmt.Errorf("%w: another process runs this directory, %s: %w", ErrConfig, n.cfg.Dir, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ var (
 	ErrNotLeader = errors.New("replica: this node does not lead")
 	// ErrClosed: the node was closed, or its disk failed; see Node.Failed.
 	ErrClosed = errors.New("replica: the log is closed")
+	// ErrInUse: another process has the log open.
+	ErrInUse = errors.New("replica: the log is in use")
 	// ErrCompacted: the entries asked for are behind the snapshot.
 	ErrCompacted = errors.New("replica: the log no longer has these entries")
 	// ErrDamaged: the log's files are not what was written. The node's data has to be removed,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3"
@@ -66,6 +67,9 @@ func openDisk(c Config, fail func(error)) (*disk, error) {
 		MemTableStopWritesThreshold: 4, L0StopWritesThreshold: 1000,
 		Logger: quiet{c.Logger, d.broke},
 	})
+	if errors.Is(err, syscall.EAGAIN) { // the lock, which another process has
+		return nil, fmt.Errorf("%w: %s", ErrInUse, dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", damagedOr(err), dir, err)
 	}
