@@ -7,21 +7,23 @@ import (
 	"github.com/holdfast-dev/holdfast/replica/sentinel"
 )
 
-// announce decides what this node tells of where its sentinel is. Clients that ask a sentinel go
+// announce decides what this node tells of where it is. Nodes and clients that ask a sentinel go
 // where they are told, so an address that stands for all of a machine's is of no use to them.
 func (n *Node) announce() error {
-	if n.cfg.Sentinel == nil {
-		n.self.Sentinel = n.cfg.AdvertiseSentinel
-		return nil
+	told := []struct{ whom, addr, say string }{{"other nodes", n.self.Raft, "--raft-advertise"}}
+	n.self.Sentinel = n.cfg.AdvertiseSentinel
+	if n.cfg.Sentinel != nil {
+		n.self.Sentinel = orElse(n.cfg.AdvertiseSentinel, n.cfg.Sentinel.Addr().String())
+		told = append(told, []struct{ whom, addr, say string }{
+			{"clients", n.self.Clients, "--advertise"}, {"Sentinel's clients", n.self.Sentinel, "--sentinel-advertise"}}...)
 	}
-	n.self.Sentinel = orElse(n.cfg.AdvertiseSentinel, n.cfg.Sentinel.Addr().String())
-	for _, a := range []struct{ what, addr string }{{"clients", n.self.Clients}, {"Sentinel's clients", n.self.Sentinel}} {
+	for _, a := range told {
 		host, _, err := net.SplitHostPort(a.addr)
 		if err != nil {
-			return fmt.Errorf("%w: the address for %s that others are told: %w", ErrConfig, a.what, err)
+			return fmt.Errorf("%w: the address that %s are told (%s): %w", ErrConfig, a.whom, a.say, err)
 		}
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			return fmt.Errorf("%w: say which address %s shall be told: %s is all of this machine's", ErrConfig, a.what, a.addr)
+			return fmt.Errorf("%w: say with %s which address %s shall be told: %s is all of this machine's", ErrConfig, a.say, a.whom, a.addr)
 		}
 	}
 	return nil

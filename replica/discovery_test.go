@@ -95,16 +95,22 @@ func TestStoreBySentinels(t *testing.T) {
 	}
 }
 
-func TestWhatSentinelsCannotTell(t *testing.T) {
-	need(t)
-	for _, c := range []struct{ clients, advertise, advertiseSentinel, says string }{
-		{"0.0.0.0:0", "", "", "all of this machine's"},
-		{"[::]:0", "", "", "all of this machine's"},
-		{"127.0.0.1:0", "db1.example", "", "missing port"},
-		{"127.0.0.1:0", "", ":7", "all of this machine's"},
-		{"127.0.0.1:0", "", "0.0.0.0:7", "all of this machine's"},
+// Others go where they are told: the addresses of all of a machine lead them to themselves.
+func TestAddressesNobodyReaches(t *testing.T) {
+	const local = "127.0.0.1:0"
+	for _, c := range []struct{ clients, advertise, advertiseSentinel, raft, advertiseRaft, says string }{
+		{"0.0.0.0:0", "", "", local, "", "with --advertise "},
+		{"[::]:0", "", "", local, "", "with --advertise "},
+		{local, "db1.example", "", local, "", "missing port"},
+		{local, "", ":7", local, "", "with --sentinel-advertise "},
+		{local, "", "0.0.0.0:7", local, "", "all of this machine's"},
+		{local, "", "none", "0.0.0.0:0", "", "with --raft-advertise "},
+		{local, "", "none", "[::]:0", "", "with --raft-advertise "},
+		{local, "", "none", ":0", "", "with --raft-advertise "},
+		{local, "", "none", local, ":7", "with --raft-advertise "},
+		{local, "", "none", local, "db1.example", "--raft-advertise): "},
 	} {
-		t.Run(fmt.Sprint(c.clients, c.advertise, c.advertiseSentinel), func(t *testing.T) {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			listen := func(addr string) net.Listener {
 				l, err := net.Listen("tcp", addr)
 				if err != nil {
@@ -112,8 +118,12 @@ func TestWhatSentinelsCannotTell(t *testing.T) {
 				}
 				return l
 			}
-			n, err := replica.Open(t.Context(), replica.Config{Dir: t.TempDir(), Secret: secret, Clients: listen(c.clients), Raft: listen("127.0.0.1:0"),
-				Sentinel: listen("127.0.0.1:0"), AdvertiseClients: c.advertise, AdvertiseSentinel: c.advertiseSentinel})
+			cfg := replica.Config{Dir: t.TempDir(), Secret: secret, Clients: listen(c.clients), Raft: listen(c.raft),
+				AdvertiseClients: c.advertise, AdvertiseRaft: c.advertiseRaft, AdvertiseSentinel: c.advertiseSentinel}
+			if c.advertiseSentinel != "none" {
+				cfg.Sentinel = listen(local)
+			}
+			n, err := replica.Open(t.Context(), cfg)
 			if err == nil {
 				_ = n.Close()
 			}
