@@ -1,5 +1,5 @@
-// Command holdfast sells without overselling: a server, what it needs to run and to be tried,
-// and the drill that judges it from outside.
+// Command holdfast keeps state right under contention: a server for sales, locks and limits, nodes that
+// lose nothing, what they need to run and to be tried, and the drill that judges them from outside.
 package main
 
 import (
@@ -74,7 +74,7 @@ type env struct {
 func run(args []string, out, errs io.Writer) error {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("holdfast"), kong.UsageOnError(), kong.Writers(out, errs),
-		kong.Description("Sales that cannot oversell, over HTTP. Start with `holdfast up`."))
+		kong.Description("State that holds under contention: sales, locks and limits over HTTP, and nodes of a Valkey or Redis that lose nothing. Start with `holdfast up`."))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -20,7 +21,7 @@ import (
 
 type nodeCmd struct {
 	Run      nodeRunCmd      `cmd:"" default:"withargs" help:"Run a node: the first of a new cluster, one that joins, or one that was here before."`
-	Join     nodeJoinCmd     `cmd:"" help:"Run a node that joins a cluster: as 'node' with --join."`
+	Join     nodeJoinCmd     `cmd:"" help:"Run a node that joins a cluster: as 'node run' with --join."`
 	Status   nodeStatusCmd   `cmd:"" help:"Show the cluster as one node sees it."`
 	Transfer nodeTransferCmd `cmd:"" help:"Hand leadership to another node."`
 	Verify   nodeVerifyCmd   `cmd:"" help:"Compare the engines' contents at one offset. It holds up each engine for a moment."`
@@ -28,20 +29,30 @@ type nodeCmd struct {
 	Rejoin   nodeRejoinCmd   `cmd:"" help:"Prepare the directory of a node whose data is damaged for joining anew."`
 }
 
+// Help is shown by --help, which does not list the flags of a default command.
+func (nodeCmd) Help() string {
+	return "Its flags: holdfast node run --help. 'holdfast node' alone is 'holdfast node run'."
+}
+
 type nodeRunCmd struct {
-	Dir             string   `help:"Directory of the node: its log, its snapshots, its engine's socket." required:"" type:"path" env:"HOLDFAST_NODE_DIR"`
-	Engine          string   `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH." env:"HOLDFAST_NODE_ENGINE"`
-	Name            string   `help:"What people call this node." env:"HOLDFAST_NODE_NAME"`
-	Listen          string   `help:"Address for clients, as of a Valkey or Redis." default:"127.0.0.1:6379" env:"HOLDFAST_NODE_LISTEN"`
-	Raft            string   `help:"Address for the other nodes." default:"127.0.0.1:7379" env:"HOLDFAST_NODE_RAFT"`
-	Advertise       string   `help:"Clients' address, as others reach it; otherwise --listen." env:"HOLDFAST_NODE_ADVERTISE"`
-	RaftAdvertise   string   `help:"Nodes' address, as others reach it; otherwise --raft." env:"HOLDFAST_NODE_RAFT_ADVERTISE"`
-	Join            []string `help:"Addresses of nodes whose cluster this one joins, when its directory is empty." env:"HOLDFAST_NODE_JOIN"`
-	SecretFile      string   `help:"File with the nodes' secret, the same on all of them (32 bytes or more); otherwise DIR/secret, which the first node makes." type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
-	PasswordFile    string   `help:"File with the clients' password, the same on all nodes; otherwise there is none." type:"path" env:"HOLDFAST_NODE_PASSWORD_FILE"`
-	ReadyFile       string   `help:"File to write the clients' address to, once the node serves them." type:"path"`
-	Metrics         string   `help:"Address for metrics and health (/metrics, /livez, /readyz); otherwise there are none." env:"HOLDFAST_NODE_METRICS"`
-	AllowNoPassword bool     `help:"Listen on an address that others reach, without a password."`
+	Join []string `help:"Addresses of nodes whose cluster this one joins, when its directory is empty." env:"HOLDFAST_NODE_JOIN"`
+	nodeFlags
+}
+
+// nodeFlags are those of every way to run a node.
+type nodeFlags struct {
+	Dir             string `help:"Directory of the node: its log, its snapshots, its engine's socket." required:"" type:"path" env:"HOLDFAST_NODE_DIR"`
+	Engine          string `help:"The engine's program; otherwise valkey-server or redis-server is looked for on PATH." env:"HOLDFAST_NODE_ENGINE"`
+	Name            string `help:"What people call this node; otherwise a random number, in hexadecimal." env:"HOLDFAST_NODE_NAME"`
+	Listen          string `help:"Address for clients, as of a Valkey or Redis." default:"127.0.0.1:6379" env:"HOLDFAST_NODE_LISTEN"`
+	Raft            string `help:"Address for the other nodes." default:"127.0.0.1:7379" env:"HOLDFAST_NODE_RAFT"`
+	Advertise       string `help:"Clients' address, as others reach it; otherwise --listen." env:"HOLDFAST_NODE_ADVERTISE"`
+	RaftAdvertise   string `help:"Nodes' address, as others reach it; otherwise --raft, which must not be all of the machine's then." env:"HOLDFAST_NODE_RAFT_ADVERTISE"`
+	SecretFile      string `help:"File with the nodes' secret, the same on all of them (32 bytes or more); otherwise DIR/secret, which the first node makes." type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
+	PasswordFile    string `help:"File with the clients' password, the same on all nodes: another one may not join. Otherwise there is none." type:"path" env:"HOLDFAST_NODE_PASSWORD_FILE"`
+	ReadyFile       string `help:"File to write the clients' address to, once the node serves them." type:"path"`
+	Metrics         string `help:"Address for metrics and health (/metrics, /livez, /readyz); otherwise there are none." env:"HOLDFAST_NODE_METRICS"`
+	AllowNoPassword bool   `help:"Listen on an address that others reach, without a password."`
 	sentinelFlags
 }
 
@@ -54,29 +65,31 @@ func processors() {
 }
 
 // once runs the node until it is told to end, or fails.
-func (c *nodeRunCmd) once(e *env, ops *replica.Ops) (err error) {
-	secret, err := c.secret()
+func (c *nodeFlags) once(e *env, join []string, ops *replica.Ops) (err error) {
+	secret, err := c.secret(e.logger, len(join) > 0)
 	if err != nil {
 		return err
 	}
-	password, err := readSecret(c.PasswordFile)
-	if err != nil {
-		return err
+	password := ""
+	if c.PasswordFile != "" {
+		if password, err = readSecret(e.logger, c.PasswordFile); err != nil {
+			return err
+		}
 	}
 	clients, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	if !clients.Addr().(*net.TCPAddr).IP.IsLoopback() && password == "" && !c.AllowNoPassword {
 		return errors.Join(errors.New("clients could connect from elsewhere without a password: give --password-file, listen on loopback, or say --allow-no-password"), clients.Close())
 	}
 	raft, err := net.Listen("tcp", c.Raft)
 	if err != nil {
-		return errors.Join(err, clients.Close())
+		return errors.Join(fmt.Errorf("--raft: %w", err), clients.Close())
 	}
 	cfg := replica.Config{
 		Dir: c.Dir, Engine: c.Engine, Name: c.Name, Password: password, Secret: []byte(secret),
-		Clients: clients, Raft: raft, AdvertiseClients: c.Advertise, AdvertiseRaft: c.RaftAdvertise, Join: c.Join, Logger: e.logger,
+		Clients: clients, Raft: raft, AdvertiseClients: c.Advertise, AdvertiseRaft: c.RaftAdvertise, Join: join, Logger: e.logger,
 	}
 	if err := c.sentinelFlags.listen(&cfg); err != nil {
 		return errors.Join(err, clients.Close(), raft.Close())
@@ -106,7 +119,7 @@ func (c *nodeRunCmd) once(e *env, ops *replica.Ops) (err error) {
 }
 
 // ready tells whoever waits that clients are served, here or by the leader.
-func (c *nodeRunCmd) ready(ctx context.Context, n *replica.Node, l net.Listener) error {
+func (c *nodeFlags) ready(ctx context.Context, n *replica.Node, l net.Listener) error {
 	if c.ReadyFile == "" {
 		return nil
 	}
@@ -125,16 +138,16 @@ func (c *nodeRunCmd) ready(ctx context.Context, n *replica.Node, l net.Listener)
 }
 
 // secret reads the nodes' secret; the first node of a cluster makes one.
-func (c *nodeRunCmd) secret() (string, error) {
+func (c *nodeFlags) secret(log *slog.Logger, joins bool) (string, error) {
 	if c.SecretFile != "" {
-		return readSecret(c.SecretFile)
+		return readNodesSecret(log, c.SecretFile)
 	}
 	file := filepath.Join(c.Dir, "secret")
-	s, err := readSecret(file)
+	s, err := readNodesSecret(log, file)
 	if !errors.Is(err, os.ErrNotExist) {
 		return s, err
 	}
-	if len(c.Join) > 0 {
+	if joins {
 		return "", errors.New("a node that joins needs the cluster's secret: copy DIR/secret of a node that is in it, and name it with --secret-file")
 	}
 	if _, err := os.Stat(filepath.Join(c.Dir, "node.json")); err == nil {
@@ -149,15 +162,28 @@ func (c *nodeRunCmd) secret() (string, error) {
 	return s, os.WriteFile(file, []byte(s+"\n"), 0o600)
 }
 
-func readSecret(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
+// readSecret refuses an empty file: it would stand for no password.
+func readSecret(log *slog.Logger, file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(string(b)), nil
+	s := strings.TrimSpace(string(b))
+	if s == "" {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	if is, err := os.Stat(file); err == nil && is.Mode()&0o077 != 0 {
+		log.Warn("others on this machine may use a file that is a secret; chmod 600 keeps them out", "file", file, "mode", is.Mode().String())
+	}
+	return s, nil
+}
+
+func readNodesSecret(log *slog.Logger, file string) (string, error) {
+	s, err := readSecret(log, file)
+	if err == nil && len(s) < replica.MinSecret {
+		err = fmt.Errorf("%s: the nodes' secret has %d bytes; it needs %d", file, len(s), replica.MinSecret)
+	}
+	return s, err
 }
 
 // nodeAt is how commands reach a node.
@@ -166,8 +192,8 @@ type nodeAt struct {
 	SecretFile string `help:"File with the nodes' secret." required:"" type:"path" env:"HOLDFAST_NODE_SECRET_FILE"`
 }
 
-func (at *nodeAt) ask(ctx context.Context, what func(context.Context, *replica.Admin) error) (err error) {
-	secret, err := readSecret(at.SecretFile)
+func (at *nodeAt) ask(ctx context.Context, log *slog.Logger, what func(context.Context, *replica.Admin) error) (err error) {
+	secret, err := readNodesSecret(log, at.SecretFile)
 	if err != nil {
 		return err
 	}
@@ -187,7 +213,7 @@ type nodeStatusCmd struct {
 }
 
 func (c *nodeStatusCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+	return c.ask(e.ctx, e.logger, func(ctx context.Context, a *replica.Admin) error {
 		s, err := a.Status(ctx, c.Node)
 		if err != nil {
 			return err
@@ -210,7 +236,7 @@ type nodeVerifyCmd struct {
 }
 
 func (c *nodeVerifyCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+	return c.ask(e.ctx, e.logger, func(ctx context.Context, a *replica.Admin) error {
 		v, err := a.Verify(ctx, c.Node)
 		if err != nil {
 			return err

@@ -82,7 +82,7 @@ type nodeTransferCmd struct {
 }
 
 func (c *nodeTransferCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+	return c.ask(e.ctx, e.logger, func(ctx context.Context, a *replica.Admin) error {
 		if err := a.Transfer(ctx, c.Node, c.To); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ type nodeLeaveCmd struct {
 }
 
 func (c *nodeLeaveCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+	return c.ask(e.ctx, e.logger, func(ctx context.Context, a *replica.Admin) error {
 		if err := a.Leave(ctx, c.Node, c.Name); err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ type nodeRejoinCmd struct {
 }
 
 func (c *nodeRejoinCmd) Run(e *env) error {
-	return c.ask(e.ctx, func(ctx context.Context, a *replica.Admin) error {
+	return c.ask(e.ctx, e.logger, func(ctx context.Context, a *replica.Admin) error {
 		aside, err := a.Rejoin(ctx, c.Node, c.Dir)
 		if err != nil {
 			return err

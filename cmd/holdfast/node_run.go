@@ -11,8 +11,11 @@ import (
 	"github.com/holdfast-dev/holdfast/replica"
 )
 
-// Run runs the node, again and again as long as it ends because its disk is full.
-func (c *nodeRunCmd) Run(e *env) (err error) {
+// Run runs the node.
+func (c *nodeRunCmd) Run(e *env) error { return c.run(e, c.Join) }
+
+// run runs the node, again and again as long as it ends because its disk is full.
+func (c *nodeFlags) run(e *env, join []string) (err error) {
 	processors()
 	ops := &replica.Ops{}
 	ops.Set(nil, "starting")
@@ -22,7 +25,7 @@ func (c *nodeRunCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	for e.ctx.Err() == nil {
-		err := c.once(e, ops)
+		err := c.once(e, join, ops)
 		if err == nil {
 			return nil
 		}
@@ -41,7 +44,7 @@ func serveOps(address string, ops *replica.Ops) (stop func() error, err error) {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("--metrics: %w", err)
 	}
 	s := &http.Server{Handler: ops, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 	done := make(chan error, 1)
@@ -62,11 +65,10 @@ func serveOps(address string, ops *replica.Ops) (stop func() error, err error) {
 // nodeJoinCmd is `node` with --join, as many would look for it.
 type nodeJoinCmd struct {
 	Cluster []string `arg:"" name:"address" help:"Addresses of nodes, as given by their --raft."`
-	nodeRunCmd
+	nodeFlags
 }
 
 // Run runs the node.
 func (c *nodeJoinCmd) Run(e *env) error {
-	c.Join = append(c.Cluster, c.Join...)
-	return c.nodeRunCmd.Run(e)
+	return c.run(e, c.Cluster)
 }

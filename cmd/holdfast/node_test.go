@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,12 +29,24 @@ func TestNodeCommands(t *testing.T) {
 	}
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
+	password := at("password")
+	if err := os.WriteFile(password, []byte("right\n"), 0o644); err != nil { // which is too much
+		t.Fatal(err)
+	}
 	raft, metrics := [2]string{free(t), free(t)}, free(t)
-	first := start(t, "node", "--dir", at("n1"), "--name", "n1", "--listen", "127.0.0.1:0", "--raft", raft[0], "--ready-file", at("ready1"), "--metrics", metrics)
+	first := start(t, "node", "--dir", at("n1"), "--name", "n1", "--listen", "127.0.0.1:0", "--raft", raft[0], "--ready-file", at("ready1"), "--metrics", metrics, "--password-file", password)
 	first.address(at("ready1"))
 	secret := at("n1/secret")
+	again := start(t, "node", "--dir", at("n1"), "--listen", "127.0.0.1:0", "--raft", "127.0.0.1:0")
+	if code := again.end(); code != 1 || !strings.Contains(again.err.String(), "another process runs this directory") {
+		t.Errorf("one directory twice: status %d, %s", code, again.err.String())
+	}
+	other := start(t, "node", "join", raft[0], "--dir", at("n3"), "--listen", "127.0.0.1:0", "--raft", "127.0.0.1:0", "--secret-file", secret)
+	if code := other.end(); code != 1 || !strings.Contains(other.err.String(), "start it with --password-file") {
+		t.Errorf("a node without the password: status %d, %s", code, other.err.String())
+	}
 	second := start(t, "node", "join", raft[0], "--dir", at("n2"), "--name", "n2", "--listen", "127.0.0.1:0", "--raft", raft[1],
-		"--secret-file", secret, "--ready-file", at("ready2"))
+		"--secret-file", secret, "--ready-file", at("ready2"), "--password-file", password)
 	second.address(at("ready2"))
 	for path, want := range map[string]int{"/livez": 200, "/metrics": 200, "/readyz": 200} {
 		if got := get(t, "http://"+metrics+path); got != want {
@@ -90,6 +103,67 @@ func TestNodeCommands(t *testing.T) {
 		t.Errorf("who was taken out ends with %d, %s", code, second.err.String())
 	}
 	first.terminate()
+	if said := first.err.String(); !strings.Contains(said, "chmod 600") || !strings.Contains(said, "file="+password) || strings.Contains(said, "file="+secret) {
+		t.Errorf("of files that others may read it says %s", said)
+	}
+}
+
+// What is wrong with a node's flags is said by their names, and before anything runs.
+func TestNodeRefusals(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	empty, short, good := file("empty", " \n"), file("short", "12345"), file("good", strings.Repeat("s", 32))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().String()
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--password-file", empty}, empty + " is empty"},
+		{[]string{"--secret-file", empty}, empty + " is empty"},
+		{[]string{"--secret-file", short}, short + ": the nodes' secret has 5 bytes"},
+		{[]string{"--listen", taken}, "--listen: "},
+		{[]string{"--raft", taken}, "--raft: "},
+		{[]string{"--sentinel", taken}, "--sentinel: "},
+		{[]string{"--metrics", taken}, "--metrics: "},
+		{[]string{"--raft", "0.0.0.0:0"}, "with --raft-advertise "},
+	} {
+		var out, errs bytes.Buffer
+		args := append([]string{"node", "--dir", filepath.Join(dir, "n"), "--listen", "127.0.0.1:0", "--raft", "127.0.0.1:0", "--secret-file", good}, c.args...)
+		if err := run(args, &out, &errs); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v", c.args, err)
+		}
+	}
+	for _, nodes := range []string{"1", "2", "4", "-3"} {
+		var out, errs bytes.Buffer
+		if err := run([]string{"up", "--data", filepath.Join(dir, "up"), "--nodes=" + nodes}, &out, &errs); err == nil || !strings.Contains(err.Error(), "--nodes is 3 or 5") {
+			t.Errorf("up --nodes %s: %v", nodes, err)
+		}
+	}
+}
+
+func TestNodeHelp(t *testing.T) {
+	for _, c := range []struct{ args, says, not string }{
+		{"node --help", "holdfast node run --help", ""},
+		{"node run --help", "--join=", ""},
+		{"node join --help", "--secret-file=", "--join="},
+	} {
+		p := start(t, strings.Fields(c.args)...)
+		p.end()
+		if said := p.out.String(); !strings.Contains(said, c.says) || c.not != "" && strings.Contains(said, c.not) {
+			t.Errorf("%s: %s", c.args, said)
+		}
+	}
 }
 
 // sorted has the lines in order: nodes are listed by their random ids.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 
 	"github.com/holdfast-dev/holdfast/replica"
@@ -16,7 +17,9 @@ type sentinelFlags struct {
 func (f *sentinelFlags) listen(cfg *replica.Config) (err error) {
 	cfg.AdvertiseSentinel, cfg.SentinelName = f.SentinelAdvertise, f.SentinelName
 	if f.Sentinel != "" {
-		cfg.Sentinel, err = net.Listen("tcp", f.Sentinel)
+		if cfg.Sentinel, err = net.Listen("tcp", f.Sentinel); err != nil {
+			return fmt.Errorf("--sentinel: %w", err)
+		}
 	}
-	return err
+	return nil
 }

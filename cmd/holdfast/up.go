@@ -25,6 +25,9 @@ type upCmd struct {
 }
 
 func (c *upCmd) Run(e *env) (err error) {
+	if c.Nodes != 0 && c.Nodes != 3 && c.Nodes != 5 {
+		return fmt.Errorf("--nodes is 3 or 5, not %d: with 3 one may be lost, with 5 two", c.Nodes)
+	}
 	cfg, err := readConfig(c.Config)
 	if err != nil {
 		return err
