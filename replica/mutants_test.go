@@ -30,6 +30,7 @@ func TestMutants(t *testing.T) {
 		{"mutant_noverify", "gate", "TestReadsNeedLeadership", "left before it was committed"},
 		{"mutant_stay", "sentinel", "TestSwitch", "the third leads, and it names"},
 		{"mutant_gateoff", "gate", "TestHeldUntilCommitted", "left before it was committed"},
+		{"mutant_anypassword", ".", "TestOnePassword", "has joined"},
 	} {
 		program := filepath.Join(bin, filepath.Base(c.in)+".test")
 		if _, err := os.Stat(program); err != nil {

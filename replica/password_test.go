@@ -52,6 +52,9 @@ func TestOnePassword(t *testing.T) {
 		for asked := range 2 {
 			password = c.password
 			err := w.tryOpen(2, []string{w.nodes[asked].raft})
+			if err == nil {
+				t.Fatalf("a node with the password %q has joined", c.password)
+			}
 			if !errors.Is(err, replica.ErrJoin) || !errors.Is(err, replica.ErrPassword) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("with the password %q, of n%d: %v", c.password, asked+1, err)
 			} else if strings.Count(err.Error(), "refused") != 1 {

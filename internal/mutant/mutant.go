@@ -33,6 +33,7 @@ func Active() []string {
 		{Early, "mutant_early"},
 		{NoFullSync, "mutant_nofullsync"},
 		{StayWithFirst, "mutant_stay"},
+		{AnyPassword, "mutant_anypassword"},
 		{RefusedTakes, "mutant_refusedtakes"},
 		{TakesPart, "mutant_takespart"},
 		{LeaseKept, "mutant_leasekept"},

@@ -39,6 +39,8 @@ const (
 	NoFullSync = false
 	// StayWithFirst has a node's sentinel name for ever whom it named first.
 	StayWithFirst = false
+	// AnyPassword lets a node join whatever its clients' password is.
+	AnyPassword = false
 	// RefusedTakes lets a limit that refuses count what it refused.
 	RefusedTakes = false
 	// TakesPart lets limits count a call that another limit refused.

@@ -40,6 +40,7 @@ var (
 	Early          = on("mutant_early")
 	NoFullSync     = on("mutant_nofullsync")
 	StayWithFirst  = on("mutant_stay")
+	AnyPassword    = on("mutant_anypassword")
 	RefusedTakes   = on("mutant_refusedtakes")
 	TakesPart      = on("mutant_takespart")
 	LeaseKept      = on("mutant_leasekept")
