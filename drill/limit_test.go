@@ -62,10 +62,15 @@ func TestLimitMutants(t *testing.T) {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			t.Parallel() // it is mostly waiting
 			bin := program(t, c.mutant)
-			r := drillLimit(t, LimitOptions{Binary: bin, Store: c.store, Faults: []string{c.fault}, Rounds: 4, Callers: 4})
-			if i := slices.IndexFunc(r.Checks, func(k Check) bool { return k.Name == c.caught }); r.Passed() || r.Checks[i].OK {
-				t.Errorf("seed %d: not noticed: %s", r.Seed, r.Checks[i].Detail)
+			for range 4 { // not one run of four: it ends with the first round in which anything is wrong
+				r := drillLimit(t, LimitOptions{Binary: bin, Store: c.store, Faults: []string{c.fault}, Rounds: 1, Callers: 4})
+				i := slices.IndexFunc(r.Checks, func(k Check) bool { return k.Name == c.caught })
+				if !r.Passed() && !r.Checks[i].OK {
+					return
+				}
+				t.Logf("seed %d: not noticed: %s", r.Seed, r.Checks[i].Detail)
 			}
+			t.Error("it was not noticed")
 		})
 	}
 }
