@@ -97,20 +97,24 @@ func TestFailoverFive(t *testing.T) {
 
 // The same storm loses nothing here, and loses there.
 func TestFailoverAgainstSentinel(t *testing.T) {
-	t.Parallel()
 	needEngine(t)
 	bin := program(t, "")
-	r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 1, Against: againstSentinel, Faults: []string{"isolate-leader"}})
-	if err != nil {
-		t.Fatal(err)
+	temporary(t)
+	for range 3 { // in a round Sentinel may have nothing to lose: what was stuck in the partition can arrive after it
+		r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 3, Against: againstSentinel, Faults: []string{"isolate-leader"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPass(t, r)
+		if r.Figures.(FailoverFigures).Net != netNamespaces {
+			t.Skip("engines without a node before them can only be parted in network namespaces")
+		}
+		if theirs := r.Against.Figures.(FailoverFigures); !r.Against.Passed() && theirs.Missing > 0 {
+			return
+		}
+		t.Logf("Sentinel lost nothing: %+v", r.Against)
 	}
-	mustPass(t, r)
-	if r.Figures.(FailoverFigures).Net != netNamespaces {
-		t.Skip("engines without a node before them can only be parted in network namespaces")
-	}
-	if theirs := r.Against.Figures.(FailoverFigures); r.Against.Passed() || theirs.Missing == 0 {
-		t.Errorf("Sentinel lost nothing: %+v", r.Against)
-	}
+	t.Error("Sentinel never lost anything")
 }
 
 // What switches a protection off is seen within a few rounds, most of it in the first one. (That syncs are left out no

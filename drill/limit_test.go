@@ -42,7 +42,7 @@ func TestLimit(t *testing.T) {
 			}
 		}})
 	}
-	twoAtATime(t, storms)
+	inLines(t, 1, storms)
 }
 
 // In each run one protection is switched off, and the check for it has to see it within a few rounds.

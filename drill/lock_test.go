@@ -49,7 +49,7 @@ func TestLock(t *testing.T) {
 			}
 		}})
 	}
-	twoAtATime(t, storms)
+	inLines(t, 1, storms)
 }
 
 // In each run one protection is switched off and the fault that needs it is dealt, and the check for it has to see it

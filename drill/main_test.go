@@ -126,13 +126,15 @@ type smallStorm struct {
 	run  func(*testing.T)
 }
 
-// twoAtATime runs them in two lines.
-func twoAtATime(t *testing.T, storms []smallStorm) {
+// inLines runs them in so many lines at a time.
+func inLines(t *testing.T, lines int, storms []smallStorm) {
 	t.Helper()
-	for line := range 2 {
+	for line := range lines {
 		t.Run(fmt.Sprint(line+1), func(t *testing.T) {
-			t.Parallel()
-			for i := line; i < len(storms); i += 2 {
+			if lines > 1 {
+				t.Parallel()
+			}
+			for i := line; i < len(storms); i += lines {
 				t.Run(storms[i].name, storms[i].run)
 			}
 		})

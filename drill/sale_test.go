@@ -56,7 +56,7 @@ func TestSale(t *testing.T) {
 	bin := program(t, "")
 	leavingNothing(t)
 	on := func(storm func(*testing.T, string)) func(*testing.T) { return func(t *testing.T) { storm(t, bin) } }
-	twoAtATime(t, []smallStorm{
+	inLines(t, 2, []smallStorm{
 		{"every-fault", on(everyFault)},
 		{"full-disk", on(fullDisks)},
 		{"embedded-engines", on(embedded)},
