@@ -1,6 +1,7 @@
 package flashsale
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -125,34 +126,68 @@ func TestBuyersWhoWaitWhenItCloses(t *testing.T) {
 	})
 }
 
-// A builder that waits for SQL is not followed, however long that takes; one that has stopped is.
+// A builder that waits for SQL is not followed, however long that takes.
 func TestABuilderThatLives(t *testing.T) {
 	pair(t, func(r *rig) {
 		s, other := r.sales(false, Options{}), r.sales(false, Options{})
 		sale := r.sale(s, NewSale{Stock: 1})
-		theirs, err := other.terms(r.Context(), sale.ID)
-		if err != nil {
-			r.Fatal(err)
-		}
-		r.flush(sale.ID)
-		in := r.begun(s, sale)
-		stop := s.keepBuilding(r.Context(), in)
-		for ends := time.Now().Add(2 * buildPatience * time.Microsecond); time.Now().Before(ends); time.Sleep(gatePoll) {
-			if open, err := other.buildGate(r.Context(), theirs); open || err != nil {
-				r.Fatalf("another took it over, or failed: %v, %v", open, err)
-			}
-		}
-		stop()
-		r.until("another builds it", func() bool {
-			open, err := other.buildGate(r.Context(), theirs)
-			if err != nil {
+		var mine, theirs *terms
+		for _, of := range []struct {
+			s *Sales
+			t **terms
+		}{{s, &mine}, {other, &theirs}} {
+			var err error
+			if *of.t, err = of.s.terms(r.Context(), sale.ID); err != nil {
 				r.Fatal(err)
 			}
-			return open
+		}
+		r.flush(sale.ID)
+		conns := int64(4) // as package sqldb has them by default
+		if r.db.Dialect() == sqldb.PostgreSQL {
+			conns = 16
+		}
+		var taken atomic.Int64
+		free, all := make(chan struct{}), sync.WaitGroup{}
+		for range conns {
+			all.Go(func() {
+				_ = r.db.Read(r.Context(), func(ctx context.Context, _ *sqldb.Tx) error {
+					taken.Add(1)
+					select {
+					case <-free:
+					case <-ctx.Done():
+					}
+					return nil
+				})
+			})
+		}
+		r.until("nobody else has a connection", func() bool { return taken.Load() >= conns })
+		built := make(chan error, 1)
+		all.Go(func() {
+			open, err := s.buildGate(r.Context(), mine)
+			if !open && err == nil {
+				err = errCrash
+			}
+			built <- err
 		})
-		in.Step = "add"
-		if out, err := build.Do(r.Context(), s.store, in); err != nil || out.Done {
-			r.Errorf("the first one still adds: %+v, %v", out, err)
+		r.until("it builds", func() bool {
+			mine.mu.Lock()
+			defer mine.mu.Unlock()
+			out, err := build.Do(r.Context(), r.store, buildIn{
+				Permits: permitsKey(sale.ID), Spent: spentKey(sale.ID), Gate: gateKey(sale.ID),
+				KeyLife: s.opts.KeyLife.Microseconds(), Step: "add", Gen: mine.givenUp,
+			})
+			return err == nil && out.Done
+		})
+		for ends := time.Now().Add(2 * buildPatience * time.Microsecond); time.Now().Before(ends); time.Sleep(gatePoll) {
+			if open, err := other.buildGate(r.Context(), theirs); open || err != nil {
+				r.Errorf("another took it over, or failed: %v, %v", open, err)
+				break
+			}
+		}
+		close(free)
+		all.Wait()
+		if err := <-built; err != nil {
+			r.Errorf("the builder ended with %v", err)
 		}
 	})
 }

@@ -158,11 +158,16 @@ func (r *reconciler) all(ctx context.Context) error {
 		r.before = now + 1
 		r.oldest = now - 2*r.sales.opts.KeyLife.Microseconds()
 	}
+	return r.walk(ctx, `WHERE changed_at >= $2 AND changed_at <= $3 AND (changed_at, id) < ($3, $4) ORDER BY changed_at DESC, id DESC`,
+		func() []any { return []any{r.oldest, r.before, r.last} },
+		func(at int64, id string) { r.before, r.last = at, id })
+}
+
+// walk compares holds page by page: those that where says, ordered, with the arguments behind the first; moved is told the last of each.
+func (r *reconciler) walk(ctx context.Context, where string, args func() []any, moved func(at int64, id string)) error {
 	for {
 		began := time.Now()
-		page, before, last, err := r.page(ctx, `SELECT id, changed_at, `+wantedColumns+` FROM holds
-			WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) < ($2, $3)
-			ORDER BY changed_at DESC, id DESC LIMIT $4`, r.oldest, r.before, r.last, batch)
+		page, at, id, err := r.page(ctx, `SELECT id, changed_at, `+wantedColumns+` FROM holds `+where+` LIMIT $1`, append([]any{batch}, args()...)...)
 		if err == nil {
 			err = r.mend(ctx, page)
 		}
@@ -172,8 +177,7 @@ func (r *reconciler) all(ctx context.Context) error {
 		if len(page) < batch {
 			return nil
 		}
-		r.before, r.last = before, last
-		if !r.rest(began) {
+		if moved(at, id); !r.rest(began) {
 			return ctx.Err()
 		}
 	}
@@ -233,21 +237,10 @@ func (r *reconciler) recent(ctx context.Context) error {
 
 // changes compares the holds that changed in a time, in the order of their changes.
 func (r *reconciler) changes(ctx context.Context, from, to int64) error {
-	for last := ""; ; {
-		page, at, id, err := r.page(ctx, `SELECT id, changed_at, `+wantedColumns+` FROM holds
-			WHERE changed_at >= $1 AND changed_at <= $2 AND (changed_at, id) > ($1, $3)
-			ORDER BY changed_at, id LIMIT $4`, from, to, last, batch)
-		if err == nil {
-			err = r.mend(ctx, page)
-		}
-		if err != nil {
-			return err
-		}
-		if len(page) < batch {
-			return nil
-		}
-		from, last = at, id
-	}
+	last := ""
+	return r.walk(ctx, `WHERE changed_at >= $2 AND changed_at <= $3 AND (changed_at, id) > ($2, $4) ORDER BY changed_at, id`,
+		func() []any { return []any{from, to, last} },
+		func(at int64, id string) { from, last = at, id })
 }
 
 // live looks at every hold that is live.
@@ -279,23 +272,10 @@ func (r *reconciler) now(ctx context.Context) (now int64, err error) {
 
 // pages compares all holds for which where is true.
 func (r *reconciler) pages(ctx context.Context, where string, args ...any) error {
-	query := `SELECT id, changed_at, ` + wantedColumns + ` FROM holds WHERE id > $1 AND ` + where + ` ORDER BY id LIMIT $2`
-	for last := ""; ; {
-		began := time.Now()
-		page, _, id, err := r.page(ctx, query, append([]any{last, batch}, args...)...)
-		if err == nil {
-			err = r.mend(ctx, page)
-		}
-		if err != nil {
-			return err
-		}
-		if len(page) < batch {
-			return nil
-		}
-		if last = id; !r.rest(began) {
-			return ctx.Err()
-		}
-	}
+	last := ""
+	return r.walk(ctx, `WHERE id > $2 AND `+where+` ORDER BY id`,
+		func() []any { return append([]any{last}, args...) },
+		func(_ int64, id string) { last = id })
 }
 
 // mend makes the permits of a page what their rows want.

@@ -10,7 +10,8 @@ import (
 )
 
 // Nodes ask one another how they are, once a second: whether their disks have room, what their
-// clocks say, and whether their clients have the same password. Nothing that is promised rests on the answers.
+// clocks say, whether their clients have the same password, and who is a member. Nothing that is promised to clients rests on the
+// answers; a node that was removed ends by them (see removal.go).
 
 const (
 	askEvery  = time.Second
