@@ -133,6 +133,7 @@ func TestPostgresSettings(t *testing.T) {
 		"statement_timeout": "9s", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "12s",
 		"transaction_isolation": "repeatable read", "transaction_read_only": "on",
 		"synchronous_commit": "on", "fsync": "on", "application_name": "holdfast", "client_connection_check_interval": "100ms",
+		"enable_seqscan": "off", "jit": "off",
 	} {
 		if got := text(t, db, "SHOW "+setting); got != want {
 			t.Errorf("%s = %s, want %s", setting, got, want)
@@ -148,6 +149,23 @@ func TestPostgresSettings(t *testing.T) {
 	own := sqldbtest.Open(t, url+"&lock_timeout=3s&application_name=mine", sqldb.Options{})
 	if got := text(t, own, "SHOW lock_timeout") + text(t, own, "SHOW application_name"); got != "3smine" {
 		t.Error("the URL's own settings:", got)
+	}
+}
+
+// A plan that reads a whole table is dear where such plans are unwanted, dear enough for PostgreSQL to compile it first: each
+// connection would load a compiler, and spend a tenth of a second on a statement that takes a millisecond.
+func TestNoStatementIsCompiled(t *testing.T) {
+	db := onPostgres(t, sqldb.Options{})
+	write(t, db, func(ctx context.Context, tx *sqldb.Tx) error {
+		_, err := tx.Exec(ctx, "CREATE TABLE unindexed (n BIGINT)")
+		return err
+	})
+	plan := text(t, db, "EXPLAIN (ANALYZE, FORMAT JSON) SELECT sum(n * n + n) FROM unindexed WHERE n % 3 = 1")
+	if !strings.Contains(plan, `"Seq Scan"`) {
+		t.Fatal("the table was not read as a whole:", plan)
+	}
+	if strings.Contains(plan, `"JIT"`) {
+		t.Error("it was compiled:", plan)
 	}
 }
 
