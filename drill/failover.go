@@ -59,11 +59,13 @@ type FailoverFigures struct {
 	KilledMax float64 `json:"first_write_after_kill_max_ms"`
 }
 
-// DealtFault is a round's fault, which the seed decides.
+// DealtFault is a round's fault, which the seed decides, and how long the round took.
 type DealtFault struct {
-	Fault  string `json:"fault"`
-	HeldMS int64  `json:"held_ms"`
-	Dice   uint64 `json:"dice"`
+	Fault      string  `json:"fault"`
+	HeldMS     int64   `json:"held_ms"`
+	Dice       uint64  `json:"dice"`
+	FirstWrite float64 `json:"first_write_ms,omitempty"` // where the fault is the leader's
+	Seconds    float64 `json:"seconds"`
 }
 
 // SkippedFault is one that cannot happen here.
@@ -267,7 +269,9 @@ func (f *failover) run(ctx context.Context, report *Report) (err error) {
 			failed = true
 			return fmt.Errorf("%w (the evidence is in %s)", err, f.place.dir)
 		}
-		f.figures.Longest = max(f.figures.Longest, time.Since(began).Seconds())
+		took := time.Since(began).Seconds()
+		f.figures.Dealt[len(f.figures.Dealt)-1].Seconds = took
+		f.figures.Longest = max(f.figures.Longest, took)
 		if f.broken || f.harm() > 0 && !f.sentinels {
 			break // what follows would say it again
 		}
@@ -294,7 +298,7 @@ func (f *failover) round(ctx context.Context, round int, p plannedRound) error {
 	storm := newNodeStorm(f, round)
 	f.storm = storm
 	defer storm.end()
-	f.figures.Dealt = append(f.figures.Dealt, DealtFault{p.fault.name, p.held.Milliseconds(), p.dice})
+	f.figures.Dealt = append(f.figures.Dealt, DealtFault{Fault: p.fault.name, HeldMS: p.held.Milliseconds(), Dice: p.dice})
 	if err := storm.untilAll(ctx, calm, mending); err != nil {
 		return fmt.Errorf("drill: before the fault: %w", err)
 	}
@@ -319,6 +323,7 @@ func (f *failover) round(ctx context.Context, round int, p plannedRound) error {
 	}
 	if gap, ok := storm.firstWrite(hit); ok && p.fault.leader && !hit.quiet {
 		f.gaps = append(f.gaps, gap)
+		f.figures.Dealt[len(f.figures.Dealt)-1].FirstWrite = gap
 		if strings.HasPrefix(p.fault.name, "kill-leader") && !strings.HasSuffix(p.fault.name, "engine") || p.fault.name == "kill-engine-and-node" {
 			f.killed = append(f.killed, gap)
 		}

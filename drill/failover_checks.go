@@ -67,54 +67,6 @@ func (s *nodeStorm) histories(where string, final *finalState, f *failover) {
 	}
 }
 
-// checkTime bounds the search for one key's order.
-const checkTime = 20 * time.Second
-
-// linearizable asks for an order of the commands that explains every answer. A command without an answer
-// may take effect at any later time, or never.
-func linearizable(m porcupine.Model, ops []nodeOp) porcupine.CheckResult {
-	var history []porcupine.Operation
-	var end int64
-	for _, op := range ops {
-		end = max(end, op.ret.UnixNano())
-	}
-	for _, op := range ops {
-		o := porcupine.Operation{ClientId: op.client, Input: op, Output: op, Call: op.call.UnixNano(), Return: op.ret.UnixNano()}
-		switch {
-		case op.outcome == refused, op.outcome == unknown && op.value == "":
-			continue // it changed nothing, and said nothing
-		case op.outcome == unknown:
-			o.Return = end + 1
-		}
-		history = append(history, o)
-	}
-	return porcupine.CheckOperationsTimeout(m, history, checkTime)
-}
-
-var registerModel = porcupine.Model{
-	Init: func() any { return "" },
-	Step: func(state, in, _ any) (bool, any) {
-		op := in.(nodeOp)
-		if op.kind == "set" {
-			return true, op.value
-		}
-		got, _ := op.answer.(string)
-		return got == state.(string), state
-	},
-}
-
-// counterModel is of what only grows, by one.
-var counterModel = porcupine.Model{
-	Init: func() any { return int64(0) },
-	Step: func(state, in, _ any) (bool, any) {
-		op, n := in.(nodeOp), state.(int64)
-		if op.kind == "incr" || op.kind == "zincr" || op.kind == "pair" {
-			return op.outcome == unknown || numberOf(op.answer) == n+1, n + 1
-		}
-		return numberOf(op.answer) == n, n
-	},
-}
-
 // numberOf reads a counter out of an answer: a number, a text, the first of a pair, or nothing.
 func numberOf(answer any) int64 {
 	switch v := answer.(type) {

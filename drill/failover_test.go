@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"pgregory.net/rapid"
 )
 
@@ -296,6 +299,46 @@ func TestFailoverChecks(t *testing.T) {
 				case kind != c.want && len(found) > 0 && c.name != "half a pair":
 					t.Errorf("%s: %v", kind, found)
 				}
+			}
+		})
+	}
+}
+
+// An outage leaves many commands without an answer. That does not keep a verdict from being found, or change it.
+func TestHistoriesWithManyOpenCommands(t *testing.T) {
+	const many = 60
+	var counts, sets []nodeOp
+	for i := range int64(many) {
+		counts = append(counts, open(op("incr", "k", "1", nil, i, i+1)), op("incr", "k", "1", 3*(i/2)+1+i%2, many+2*i, many+2*i+1)) // every third number is lacking
+		v := strconv.Itoa(int(i))
+		sets = append(sets, open(op("set", "k", "open"+v, nil, i, i+1)), op("set", "k", v, "OK", many+2*i, many+2*i+1))
+	}
+	all := 3 * int64(many) / 2
+	for _, c := range []struct {
+		name  string
+		model porcupine.Model
+		ops   []nodeOp
+		then  []nodeOp
+		want  porcupine.CheckResult
+	}{
+		{"a third of the counts is open", counterModel, counts, []nodeOp{op("incrfinal", "k", "", strconv.FormatInt(all-1, 10), 900, 901)}, porcupine.Ok},
+		{"all open ones were done at last", counterModel, counts, []nodeOp{op("incrfinal", "k", "", strconv.Itoa(2*many), 900, 901)}, porcupine.Ok},
+		{"one more than there can be", counterModel, counts, []nodeOp{op("incrfinal", "k", "", strconv.Itoa(2*many+1), 900, 901)}, porcupine.Illegal},
+		{"an answered one is lost", counterModel, counts, []nodeOp{op("incrfinal", "k", "", strconv.FormatInt(all-3, 10), 900, 901)}, porcupine.Illegal},
+		{"a count before it was sent", counterModel, []nodeOp{op("incr", "k", "1", int64(2), 1, 2), open(op("incr", "k", "1", nil, 3, 4))}, nil, porcupine.Illegal},
+		{"an open write shows late", registerModel, sets, []nodeOp{op("get", "k", "", "open7", 900, 901)}, porcupine.Ok},
+		{"two open writes show in turn", registerModel, sets, []nodeOp{op("get", "k", "", "open7", 900, 901), op("get", "k", "", "open5", 902, 903)}, porcupine.Ok},
+		{"an open write shows twice", registerModel, sets, []nodeOp{op("get", "k", "", "open7", 900, 901), op("get", "k", "", "open5", 902, 903), op("get", "k", "", "open7", 904, 905)}, porcupine.Illegal},
+		{"the last answered write is lost", registerModel, sets, []nodeOp{op("get", "k", "", strconv.Itoa(many-2), 900, 901)}, porcupine.Illegal},
+		{"a write shows before it was sent", registerModel, []nodeOp{op("get", "k", "", "a", 1, 2), open(op("set", "k", "a", nil, 3, 4))}, nil, porcupine.Illegal},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			began := time.Now()
+			if got := linearizable(c.model, slices.Concat(c.ops, c.then)); got != c.want {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+			if took := time.Since(began); took > checkTime/2 {
+				t.Errorf("found in %s", took)
 			}
 		})
 	}
