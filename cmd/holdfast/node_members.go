@@ -106,7 +106,7 @@ func (c *nodeTransferCmd) Run(e *env) error {
 type nodeLeaveCmd struct {
 	nodeAt
 	asJSON
-	Name string `arg:"" help:"Name of the node that leaves. End its process too; its directory is of no use after that."`
+	Name string `arg:"" help:"Name of the node that leaves. Its process ends when it hears of it; its directory is of no use after that."`
 }
 
 func (c *nodeLeaveCmd) Run(e *env) error {
