@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,8 +207,9 @@ func TestFull(t *testing.T) {
 	for _, url := range []string{"mem:", "file:" + filepath.Join(t.TempDir(), "data")} {
 		t.Run(url[:4], func(t *testing.T) {
 			s := openURL(t, url, Options{MaxBytes: 16 << 20, Logger: quiet})
-			pad := strings.Repeat("x", 100_000)
-			n := 0
+			noise := make([]byte, 100_000) // or compression would make room as fast as it is filled
+			_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+			pad, n := string(noise), 0
 			for ; n < 1000; n++ {
 				_, err := step.Do(t.Context(), s, worker(n, pad))
 				if errors.Is(err, ErrFull) {
