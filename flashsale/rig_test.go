@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(runner{m}, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
+	goleak.VerifyTestMain(runner{m}, append(storetest.Lingering(), goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))...)
 }
 
 // runner stops the shared database server before leaks are looked for.

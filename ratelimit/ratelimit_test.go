@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if code := m.Run(); code != 0 {
 		os.Exit(code)
 	}
-	if err := goleak.Find(); err != nil {
+	if err := goleak.Find(storetest.Lingering()...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

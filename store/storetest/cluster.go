@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
@@ -207,5 +209,16 @@ func poll(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("not within %s: %s", settleWithin, what)
 		}
+	}
+}
+
+// Lingering are goroutines of a cluster's client that outlive it, and end by themselves within seconds: for packages that look
+// for leaks.
+func Lingering() []goleak.Option {
+	const client = "github.com/valkey-io/valkey-go."
+	return []goleak.Option{
+		goleak.IgnoreAnyFunction(client + "(*call).DelayDo.func1"),
+		goleak.IgnoreAnyFunction(client + "(*clusterClient).redirectOrNew.func1"),
+		goleak.IgnoreAnyFunction(client + "(*clusterClient)._refresh.func2"),
 	}
 }

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 		m.Run() // with -test.run=TestOrphanChild, which never ends by itself
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, Lingering()...)
 }
 
 // TestOrphanChild is TestServerEndsWithItsParent's child.
