@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,18 +27,21 @@ func crowd(ctx context.Context, db *engine) (hit bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	own := refusals(db.log)
-	for over := time.Now().Add(down); time.Now().Before(over) && wait(ctx, 20*time.Millisecond); {
-		if _, err := boss.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE backend_type = 'client backend' AND application_name <> 'crowd'`); err != nil {
-			return false, err
-		}
-		if err := takeAll(ctx, pool); err != nil {
-			return false, err
-		}
-		own += takers
+	before, over := refusals(db.log), time.Now().Add(down)
+	var own atomic.Int64
+	failed := make(chan error, takers)
+	for range takers {
+		go func() { failed <- takeAll(ctx, pool, over, &own) }()
 	}
-	return refusals(db.log) > own, nil
+	for time.Now().Before(over) && wait(ctx, 20*time.Millisecond) {
+		_, ended := boss.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND application_name <> 'crowd'`)
+		err = errors.Join(err, ended)
+	}
+	for range takers {
+		err = errors.Join(err, <-failed)
+	}
+	return int64(refusals(db.log)-before) > own.Load(), err
 }
 
 // refusals counts who was told that there is no connection left.
@@ -52,27 +56,17 @@ func refusals(log string) int {
 // takers open connections at the same time: the servers do, too.
 const takers = 8
 
-// takeAll opens connections until there are no more. The pool has them until it is closed.
-func takeAll(ctx context.Context, pool *sql.DB) error {
-	failed := make(chan error, takers)
-	for range takers {
-		go func() { failed <- takeSome(ctx, pool) }()
-	}
-	var err error
-	for range takers {
-		err = errors.Join(err, <-failed)
-	}
-	return err
-}
-
-func takeSome(ctx context.Context, pool *sql.DB) error {
-	for {
+// takeAll opens connections, and goes on when there are no more: what a server loses is taken before it comes back. The pool has
+// them until it is closed. own counts the refusals.
+func takeAll(ctx context.Context, pool *sql.DB, over time.Time, own *atomic.Int64) error {
+	for time.Now().Before(over) {
 		_, err := pool.Conn(ctx)
 		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == tooMany {
-			return nil
-		}
-		if err != nil {
+			own.Add(1)
+			wait(ctx, 5*time.Millisecond)
+		} else if err != nil {
 			return err
 		}
 	}
+	return nil
 }

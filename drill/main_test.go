@@ -91,7 +91,7 @@ func program(t *testing.T, mutants string) string {
 func build(t *testing.T, name string, flags ...string) (path string) {
 	t.Helper()
 	path = filepath.Join(binaries, name)
-	args := append(append([]string{"build"}, flags...), "-o", path, "../cmd/holdfast")
+	args := append(append([]string{"build", "-ldflags", "-s -w"}, flags...), "-o", path, "../cmd/holdfast")
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

@@ -12,7 +12,7 @@ import (
 // A gate that takes longer to build than a request has is built all the same.
 func TestGateOfALargeSale(t *testing.T) {
 	pair(t, func(r *rig) {
-		const rows = 50_000
+		const rows = 20_000
 		s := r.sales(false, Options{SQLTimeout: 100 * time.Millisecond})
 		sale := r.sale(s, NewSale{Stock: rows + 1})
 		r.fill(sale.ID, rows)

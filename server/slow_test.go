@@ -127,7 +127,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 	before := memory()
 	conns := make([]net.Conn, many)
-	request := fmt.Sprintf("GET /v1/sales HTTP/1.1\r\nHost: %s\r\n\r\n", address)
+	request := fmt.Sprintf("GET /livez HTTP/1.1\r\nHost: %s\r\n\r\n", address)
 	for i := range conns {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
