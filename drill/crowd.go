@@ -10,37 +10,46 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 )
 
-// tooMany is how PostgreSQL refuses who finds no connection left.
-const tooMany = "53300"
+// How PostgreSQL refuses who finds no connection left, and what it tells who was ended by another.
+const (
+	tooMany = "53300"
+	endedBy = "57P01"
+)
 
 // crowd ends every connection to a PostgreSQL and takes all that can be had, for a while. The servers
 // fight for theirs: hit says whether the log has refusals that are not the drill's own.
 func crowd(ctx context.Context, db *engine) (hit bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*down)
+	defer cancel()
 	pool, err := sql.Open("pgx", db.url+"&application_name=crowd")
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, pool.Close()) }() // and with it every connection
+	defer func() { err = errors.Join(err, pool.Close()) }()
 	boss, err := pool.Conn(ctx)
 	if err != nil {
 		return false, err
 	}
+	defer func() { err = errors.Join(err, boss.Close()) }()
 	before, over := refusals(db.log), time.Now().Add(down)
 	var own atomic.Int64
-	failed := make(chan error, takers)
+	all, ctx := errgroup.WithContext(ctx)
 	for range takers {
-		go func() { failed <- takeAll(ctx, pool, over, &own) }()
+		all.Go(func() error { return takeAll(ctx, pool, over, &own) })
 	}
-	for time.Now().Before(over) && wait(ctx, 20*time.Millisecond) {
-		_, ended := boss.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE backend_type = 'client backend' AND application_name <> 'crowd'`)
-		err = errors.Join(err, ended)
-	}
-	for range takers {
-		err = errors.Join(err, <-failed)
-	}
+	all.Go(func() error {
+		for time.Now().Before(over) && wait(ctx, 20*time.Millisecond) {
+			if _, err := boss.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE backend_type = 'client backend' AND application_name <> 'crowd'`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	err = all.Wait()
 	return int64(refusals(db.log)-before) > own.Load(), err
 }
 
@@ -56,15 +65,26 @@ func refusals(log string) int {
 // takers open connections at the same time: the servers do, too.
 const takers = 8
 
-// takeAll opens connections, and goes on when there are no more: what a server loses is taken before it comes back. The pool has
-// them until it is closed. own counts the refusals.
-func takeAll(ctx context.Context, pool *sql.DB, over time.Time, own *atomic.Int64) error {
+// takeAll opens connections and holds them until it is over; when there are no more it goes on, so that what a server loses is
+// taken before it comes back. own counts the refusals.
+func takeAll(ctx context.Context, pool *sql.DB, over time.Time, own *atomic.Int64) (err error) {
+	var taken []*sql.Conn
+	defer func() {
+		for _, c := range taken {
+			err = errors.Join(err, c.Close()) // the pool keeps a few, and ends with the fault
+		}
+	}()
 	for time.Now().Before(over) {
-		_, err := pool.Conn(ctx)
-		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == tooMany {
+		c, err := pool.Conn(ctx)
+		refused, _ := errors.AsType[*pgconn.PgError](err)
+		switch {
+		case err == nil:
+			taken = append(taken, c)
+		case refused != nil && refused.Code == tooMany:
 			own.Add(1)
 			wait(ctx, 5*time.Millisecond)
-		} else if err != nil {
+		case refused != nil && refused.Code == endedBy: // before it could say its name
+		default:
 			return err
 		}
 	}

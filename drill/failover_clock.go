@@ -32,8 +32,8 @@ func buildSkew(dir string) (string, error) {
 	if err := os.WriteFile(source, skewSource, 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-o", library, source)
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // what it leaves behind goes with the rest
+	cmd := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl") // dlsym, where it is not in libc
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)                                           // what it leaves behind goes with the rest
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", compiler, err, out)
 	}

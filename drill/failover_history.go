@@ -23,19 +23,23 @@ type historyOp struct {
 // that: a value that is never read may as well have been written at the end; and increments without answers are
 // all alike, so that some order explains the answers only if one does in which these come in the order of their calls.
 func linearizable(m porcupine.Model, ops []nodeOp) porcupine.CheckResult {
+	return porcupine.CheckOperationsTimeout(m, historyOf(ops), checkTime)
+}
+
+func historyOf(ops []nodeOp) (history []porcupine.Operation) {
 	ops = slices.SortedStableFunc(slices.Values(ops), func(a, b nodeOp) int { return a.call.Compare(b.call) })
-	var history []porcupine.Operation
+	since := func(t time.Time) int64 { return int64(t.Sub(ops[0].call)) } // not by the time of day, which may be set meanwhile
 	var end int64
 	read := map[string]bool{}
 	for _, op := range ops {
-		end = max(end, op.ret.UnixNano())
+		end = max(end, since(op.ret))
 		if text, ok := op.answer.(string); ok {
 			read[text] = true
 		}
 	}
 	turn := 0
 	for _, op := range ops {
-		o := porcupine.Operation{ClientId: op.client, Input: historyOp{op, turn}, Call: op.call.UnixNano(), Return: op.ret.UnixNano()}
+		o := porcupine.Operation{ClientId: op.client, Input: historyOp{op, turn}, Call: since(op.call), Return: since(op.ret)}
 		switch {
 		case op.outcome == refused, op.outcome == unknown && op.value == "":
 			continue // it changed nothing, and said nothing
@@ -47,7 +51,7 @@ func linearizable(m porcupine.Model, ops []nodeOp) porcupine.CheckResult {
 		}
 		history = append(history, o)
 	}
-	return porcupine.CheckOperationsTimeout(m, history, checkTime)
+	return history
 }
 
 var registerModel = porcupine.Model{

@@ -343,3 +343,68 @@ func TestHistoriesWithManyOpenCommands(t *testing.T) {
 		})
 	}
 }
+
+// What spares the search changes no verdict: short histories of any kind are judged as by trying every order of all commands.
+func TestOpenCommandsChangeNoVerdict(t *testing.T) {
+	plain := func(m porcupine.Model, ops []nodeOp) bool {
+		var history []porcupine.Operation
+		for _, o := range ops {
+			ret := o.ret
+			if o.outcome == unknown {
+				ret = time.Unix(1000, 0)
+			}
+			history = append(history, porcupine.Operation{ClientId: o.client, Input: o, Call: o.call.UnixNano(), Return: ret.UnixNano()})
+		}
+		return porcupine.CheckOperations(m, history)
+	}
+	register := porcupine.Model{Init: registerModel.Init, Step: func(state, in, out any) (bool, any) {
+		return registerModel.Step(state, historyOp{nodeOp: in.(nodeOp)}, out)
+	}}
+	counter := porcupine.Model{Init: func() any { return int64(0) }, Step: func(state, in, _ any) (bool, any) {
+		switch o, n := in.(nodeOp), state.(int64); {
+		case o.kind != "incr":
+			return numberOf(o.answer) == n, n
+		default:
+			return o.outcome == unknown || numberOf(o.answer) == n+1, n + 1
+		}
+	}}
+	seen := map[bool]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		counts := rapid.Bool().Draw(t, "counts")
+		var ops []nodeOp
+		for i := range rapid.IntRange(1, 9).Draw(t, "commands") {
+			call := rapid.Int64Range(0, 12).Draw(t, "call")
+			ret := call + rapid.Int64Range(1, 6).Draw(t, "takes")
+			value, some := strconv.Itoa(rapid.IntRange(1, 3).Draw(t, "value")), rapid.Int64Range(0, 5).Draw(t, "number")
+			write := rapid.IntRange(0, 2).Draw(t, "writes") > 0
+			var o nodeOp
+			switch {
+			case counts && write:
+				o = op("incr", "k", "1", some, call, ret)
+			case counts:
+				o = op("incrfinal", "k", "", strconv.FormatInt(some, 10), call, ret)
+			case write:
+				o = op("set", "k", value, "OK", call, ret)
+			default:
+				o = op("get", "k", "", value, call, ret)
+			}
+			if o.client = i; write && rapid.Bool().Draw(t, "open") {
+				o = open(o)
+				o.answer = nil
+			}
+			ops = append(ops, o)
+		}
+		ours, theirs := registerModel, register
+		if counts {
+			ours, theirs = counterModel, counter
+		}
+		want := plain(theirs, ops)
+		seen[want]++
+		if got := linearizable(ours, ops) == porcupine.Ok; got != want {
+			t.Fatalf("%v, and by trying every order %v: %+v", got, want, ops)
+		}
+	})
+	if seen[true] < 5 || seen[false] < 5 {
+		t.Errorf("one-sided: %v", seen)
+	}
+}

@@ -12,18 +12,25 @@ import (
 // A gate that takes longer to build than a request has is built all the same.
 func TestGateOfALargeSale(t *testing.T) {
 	pair(t, func(r *rig) {
-		const rows = 20_000
+		const rows = 30_000
 		s := r.sales(false, Options{SQLTimeout: 100 * time.Millisecond})
 		sale := r.sale(s, NewSale{Stock: rows + 1})
 		r.fill(sale.ID, rows)
 		req := HoldRequest{Key: r.key(), Sale: sale.ID, Buyer: "ada"}
+		early := 0
 		r.until("the gate is there", func() bool {
 			_, err := s.Hold(r.Context(), req)
+			if err != nil {
+				early++
+			}
 			if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, sqldb.ErrBusy) {
 				r.Fatal(err)
 			}
 			return err == nil
 		})
+		if early == 0 {
+			r.Error("no request came before the gate was there")
+		}
 		if s.Stats().Rebuilt != 1 {
 			r.Errorf("built %d times", s.Stats().Rebuilt)
 		}

@@ -105,12 +105,13 @@ func (db *DB) migrateLock(ctx context.Context, pool *sql.DB) (unlock func(), err
 }
 
 func (db *DB) apply(ctx context.Context, pool *sql.DB, sets []Migrations) error {
-	providers := make([]*goose.Provider, len(sets)) // nil for a set of which nothing is missing
+	providers := make([]*goose.Provider, len(sets))
 	for i, set := range sets {
 		p, err := db.provider(pool, set)
 		if err != nil {
 			return err
 		}
+		providers[i] = p
 		have, want, err := p.GetVersions(ctx)
 		if err != nil {
 			return db.classify(fmt.Errorf("sqldb: migrations of %s: %w", set.Name, err))
@@ -118,14 +119,8 @@ func (db *DB) apply(ctx context.Context, pool *sql.DB, sets []Migrations) error 
 		if have > want {
 			return fmt.Errorf("%w: %s is at version %d, this program knows %d", ErrNewer, set.Name, have, want)
 		}
-		if have < want {
-			providers[i] = p
-		}
 	}
 	for i, set := range sets {
-		if providers[i] == nil {
-			continue
-		}
 		done, err := providers[i].Up(ctx)
 		if err != nil {
 			return db.classify(fmt.Errorf("sqldb: migrations of %s: %w", set.Name, err))

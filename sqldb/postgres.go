@@ -42,7 +42,7 @@ func openPostgres(rawURL string, opts Options) (*DB, error) {
 		// A plan that was made while a table was small reads all of it, and is kept while
 		// the table grows. Every statement here has an index to go by.
 		"enable_seqscan": "off",
-		// That makes the few plans that do read all of a table so dear that PostgreSQL would compile each
+		// Before PostgreSQL 18 that makes the few plans that do read all of a table so dear that it would compile each
 		// of them, for a tenth of a second of processor, on every connection that comes to run one.
 		"jit": "off",
 	})

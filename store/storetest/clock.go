@@ -147,7 +147,7 @@ func compileShim(t testing.TB, to string) {
 	if err := os.WriteFile(source, shimSource, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(cc, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", to, source).CombinedOutput()
+	out, err := exec.Command(cc, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", to, source, "-ldl").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", cc, err, out)
 	}
