@@ -142,9 +142,13 @@ func (s *Lease) schedule(d time.Duration) {
 func (s *Lease) expire(until time.Time) {
 	s.mu.Lock()
 	late := !s.ended && !s.until.After(until) && !time.Now().Before(until)
+	why := "was not renewed in time"
+	if !until.Before(s.limit) {
+		why = "was held for its MaxHold"
+	}
 	s.mu.Unlock()
 	if late {
-		s.lose(fmt.Errorf("%w: %q was not renewed in time", ErrLost, s.name))
+		s.lose(fmt.Errorf("%w: %q %s", ErrLost, s.name, why))
 	}
 }
 

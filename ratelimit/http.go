@@ -23,7 +23,7 @@ const (
 // Every response has the fields RateLimit-Policy and RateLimit of
 // draft-ietf-httpapi-ratelimit-headers-11 for the rules that were asked and can refuse. A
 // request that is refused gets 429, or 503 when the store is gone and a rule's Policy refused it, with
-// Retry-After and the draft's problem type, which names the rules. A LeakyBucket's turn is waited
+// Retry-After (but for a rule that is Blocked) and the draft's problem type, which names the rules. A LeakyBucket's turn is waited
 // for; Concurrency's slots are held, and renewed, until next returns. What of gives has to be in its bounds:
 // otherwise, and when of names unknown rules, the request gets 500 and the reason is logged.
 func (l *Limiter) HTTP(of func(*http.Request) []Request, next http.Handler) http.Handler {
@@ -180,7 +180,9 @@ func (d Decision) refuse(w http.ResponseWriter) {
 			after = max(after, s.Reset) // not before t
 		}
 	}
-	w.Header().Set("Retry-After", strconv.FormatInt(max(seconds(after), 1), 10))
+	if d.Source != FromRules { // or a rule refuses whenever one comes
+		w.Header().Set("Retry-After", strconv.FormatInt(max(seconds(after), 1), 10))
+	}
 	write(w, status, p)
 }
 

@@ -126,7 +126,7 @@ func (s *Server) limitOperation(id, method, path, summary string, status int) hu
 	op := s.operation(id, method, path, summary, status)
 	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[LimitRefusal](), true, "")
 	op.Responses = map[string]*huma.Response{"429": {
-		Description: "Refused; Retry-After says when to come back.",
+		Description: "Refused; Retry-After says when to come back. Without it, never: a rule admits nothing.",
 		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: schema}},
 	}}
 	return op
@@ -209,7 +209,9 @@ func refusal(d ratelimit.Decision, body LimitDecision, fields http.Header) error
 	if d.Source == ratelimit.FromPolicy {
 		p.Type, p.Title, p.Status = typeReduced, "There is less capacity for now", http.StatusServiceUnavailable
 	}
-	fields.Set("Retry-After", strconv.FormatInt(max((body.Wait+999)/1000, 1), 10))
+	if d.Source != ratelimit.FromRules { // or a rule refuses whenever one comes
+		fields.Set("Retry-After", strconv.FormatInt(max((body.Wait+999)/1000, 1), 10))
+	}
 	return huma.ErrorWithHeaders(p, fields)
 }
 

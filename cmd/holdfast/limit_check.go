@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
@@ -40,6 +41,9 @@ func (c *limitCheckCmd) Run(e *env) (err error) {
 	rules, err := ratelimit.LoadRules(c.Rules...)
 	if err != nil {
 		return err
+	}
+	if c.Domain != "" && !slices.ContainsFunc(rules.All(), func(r ratelimit.Rule) bool { return r.Domain == c.Domain }) {
+		return fmt.Errorf("--domain: no rule is for %q", c.Domain)
 	}
 	var log io.Reader = os.Stdin
 	var whole int64 // bytes, 0: unknown

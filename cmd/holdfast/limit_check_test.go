@@ -73,6 +73,7 @@ func TestLimitCheck(t *testing.T) {
 		{"--rules DIR/bad_rules log", ":3: "},
 		{"--rules RULES --format combined access", "--domain"},
 		{"--rules RULES --domain shop log", "--domain"},
+		{"--rules RULES --format combined --domain shpo access", `no rule is for "shpo"`},
 		{"--rules RULES --format apache log", "--format"},
 		{"--rules RULES access", "line 1: is not a call in JSON"},
 	} {

@@ -1181,7 +1181,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ErrorModel"];
                 };
             };
-            /** @description Refused; Retry-After says when to come back. */
+            /** @description Refused; Retry-After says when to come back. Without it, never: a rule admits nothing. */
             429: {
                 headers: {
                     [name: string]: unknown;
@@ -1392,7 +1392,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ErrorModel"];
                 };
             };
-            /** @description Refused; Retry-After says when to come back. */
+            /** @description Refused; Retry-After says when to come back. Without it, never: a rule admits nothing. */
             429: {
                 headers: {
                     [name: string]: unknown;
