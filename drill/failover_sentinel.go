@@ -70,7 +70,7 @@ func (o *sentinels) writeSentinel(i int) error {
 		"port " + mine, "bind " + n.ip, "protected-mode no", "dir " + n.dir,
 		fmt.Sprintf("sentinel monitor %s %s %s %d", masterName, host, port, len(o.l.nodes)/2+1),
 		"sentinel down-after-milliseconds " + masterName + " 500",
-		"sentinel failover-timeout " + masterName + " 3000",
+		"sentinel failover-timeout " + masterName + " 1000",
 		"sentinel announce-ip " + n.ip,
 	}
 	return os.WriteFile(filepath.Join(n.dir, "sentinel.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600)

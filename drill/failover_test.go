@@ -103,8 +103,8 @@ func TestFailoverAgainstSentinel(t *testing.T) {
 	needEngine(t)
 	bin := program(t, "")
 	temporary(t)
-	for range 6 { // in a round Sentinel may have nothing to lose: what was stuck in the partition can arrive after it
-		r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 1, Against: againstSentinel, Faults: []string{"isolate-leader"}})
+	for range 4 { // in a round Sentinel may have nothing to lose: what was stuck in the partition can arrive after it
+		r, err := Failover(t.Context(), FailoverOptions{Binary: bin, Rounds: 2, Against: againstSentinel, Faults: []string{"isolate-leader"}})
 		if err != nil {
 			t.Fatal(err)
 		}
