@@ -38,7 +38,10 @@ func (r *limitRound) timed() {
 			switch at := time.Unix(0, e.At); {
 			case at.Before(r.window.from):
 				d.calm = append(d.calm, took)
-			case !e.byPolicy() || !r.store.harms || time.Unix(0, e.Sent).Before(r.window.from) || at.After(r.window.to):
+			case !r.store.harms || time.Unix(0, e.Sent).Before(r.window.from) || at.After(r.window.to):
+			case e.Err == "" && !e.byPolicy():
+				without = 0 // the store was back for a moment: who fails now is the first in a row again
+			case !e.byPolicy():
 			case without < firstOnes:
 				without++
 				d.first = append(d.first, took)

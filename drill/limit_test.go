@@ -280,3 +280,35 @@ func TestLimitHistoriesOfABucket(t *testing.T) {
 		}
 	})
 }
+
+// Who is answered by the store once has three to wait for again, when it is gone again.
+func TestLaterCallsAreThoseInARow(t *testing.T) {
+	from := time.Unix(100, 0)
+	asked := func(i int, source string) callerEvent {
+		at := from.Add(time.Duration(i+1) * time.Millisecond).UnixNano()
+		return callerEvent{Kind: "take", Sent: at, At: at + 1, Took: 1, Source: source}
+	}
+	for _, c := range []struct {
+		sources       string // p: by the policy, s: by the store, e: an error
+		first, turned int
+	}{
+		{strings.Repeat("p", 20), 3, 9}, {strings.Repeat("p", 12) + "s" + strings.Repeat("p", 12), 6, 2},
+		{strings.Repeat("p", 12) + "e" + strings.Repeat("p", 12), 3, 13}, {"sss", 0, 0},
+	} {
+		d := &limiting{site: &site{store: lockRedis}}
+		r := &limitRound{d: d, began: from, window: window{from: from, to: from.Add(time.Second)}}
+		r.store.harms = true
+		p := &callerProcess{}
+		for i, k := range c.sources {
+			e := asked(i, map[rune]string{'p': "policy", 's': "store", 'e': ""}[k])
+			if k == 'e' {
+				e.Err = "gone"
+			}
+			p.events = append(p.events, e)
+		}
+		r.players = append(r.players, p)
+		if r.timed(); len(d.first) != c.first || len(d.turned) != c.turned {
+			t.Errorf("%s: %d first ones and %d later ones, want %d and %d", c.sources, len(d.first), len(d.turned), c.first, c.turned)
+		}
+	}
+}
