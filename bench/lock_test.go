@@ -39,8 +39,10 @@ type locker struct {
 	sends []string // commands; what its scripts do in the engine is not among them
 }
 
-func openOurs(t *testing.T, path string) taker {
-	s, err := store.Open(t.Context(), "unix:"+path, store.Options{})
+func openOurs(t *testing.T, path string) taker { return oursAt(t, "unix:"+path) }
+
+func oursAt(t *testing.T, url string) taker {
+	s, err := store.Open(t.Context(), url, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

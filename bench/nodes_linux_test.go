@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func init() { groups = append(groups, nodesGroup, leaderGroup) }
+func init() { groups = append(groups, keptLocksGroup, nodesGroup, leaderGroup) }
 
 // workload is what all systems are asked alike.
 type workload struct {

@@ -135,7 +135,9 @@ type lockLsCmd struct {
 }
 
 // Run shows them.
-func (c *lockLsCmd) Run(e *env) (err error) {
+func (c *lockLsCmd) Run(e *env) error { return outcome(c.run(e)) }
+
+func (c *lockLsCmd) run(e *env) (err error) {
 	l, err := c.open(e)
 	if err != nil {
 		return err
@@ -216,7 +218,9 @@ func (*lockBreakCmd) Help() string {
 }
 
 // Run breaks it.
-func (c *lockBreakCmd) Run(e *env) (err error) {
+func (c *lockBreakCmd) Run(e *env) error { return outcome(c.run(e)) }
+
+func (c *lockBreakCmd) run(e *env) (err error) {
 	l, err := c.open(e)
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ smaller token than one it has seen: a process that is stopped for longer than it
 Signals are passed on. When the lock is lost, the command is ended, and, unless standard input is a terminal, everything
 that it has started. The lock is released when the command has ended, whatever it leaves running.
 
-Exit status: the command's own; 128 + n if signal n ended it, or ended the wait; 75 if the lock was not got; 76 if it was lost
+Exit status: the command's own; 128 + n if signal n ended it, or ended the wait; 75 if the lock was not got (at once, if it is held with another number of permits); 76 if it was lost
 before the command had ended; 69 if the store or the server cannot be reached; 126 or 127 if the command cannot be
 run or found; 1 for everything else.`
 }
@@ -142,6 +142,7 @@ func (c *lockRunCmd) under(e *env, h holder, program string, command []string, s
 		lost = nil
 	}
 	var kill <-chan time.Time
+	killed := false
 	for {
 		select {
 		case s := <-sigs:
@@ -153,8 +154,9 @@ func (c *lockRunCmd) under(e *env, h holder, program string, command []string, s
 			kill = time.After(c.Grace)
 		case <-kill:
 			child.signal(syscall.SIGKILL)
+			killed = true
 		case <-ended:
-			if lost == nil {
+			if lost == nil && !killed { // what was killed does nothing any more, also where nobody has buried it yet
 				child.endRest(kill)
 			}
 			return statusOf(cmd.ProcessState), nil
@@ -185,7 +187,7 @@ func outcome(err error) error {
 	switch {
 	case errors.As(err, &own):
 		return err
-	case errors.Is(err, lock.ErrHeld), errors.Is(err, lock.ErrTooMany):
+	case errors.Is(err, lock.ErrHeld), errors.Is(err, lock.ErrTooMany), errors.Is(err, lock.ErrMode):
 		return &exit{exitHeld, err}
 	case unreachable(err):
 		return &exit{exitUnavailable, err}

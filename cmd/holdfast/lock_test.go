@@ -407,7 +407,7 @@ func TestLockRefusals(t *testing.T) {
 		{[]string{"run", "--server", "http://127.0.0.1:1", "n", "true"}, exitUnavailable, "127.0.0.1:1"},
 		{[]string{"run", "--store", "redis://127.0.0.1:1", "n", "true"}, exitUnavailable, "127.0.0.1:1"},
 		{[]string{"break", "n"}, 1, "--reason"},
-		{[]string{"ls", "--server", "http://127.0.0.1:1"}, 1, "127.0.0.1:1"},
+		{[]string{"ls", "--server", "http://127.0.0.1:1"}, 69, "127.0.0.1:1"},
 	} {
 		p := start(t, append([]string{"lock"}, c.args...)...)
 		if code := p.end(); code != c.code || !strings.Contains(p.err.String(), c.says) {
