@@ -58,7 +58,7 @@ func (c *lockAt) open(e *env) (locks, error) {
 		if u, err := url.Parse(c.Server); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return nil, errors.New("--server must be http://HOST:PORT or https://HOST")
 		}
-		return newLocksOfServer(strings.TrimSuffix(c.Server, "/"), c.Key), nil
+		return newLocksOfServer(strings.TrimSuffix(c.Server, "/"), c.Key, e.logger), nil
 	}
 	switch scheme, _, _ := strings.Cut(c.Store, ":"); {
 	case c.Server != "":

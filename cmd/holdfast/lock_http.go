@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,12 +22,13 @@ import (
 // locksOfServer are those of a server.
 type locksOfServer struct {
 	base, key string
+	log       *slog.Logger
 	web       *http.Client
 	oneWait   time.Duration // how long one request stands in line; the next one has its place
 }
 
-func newLocksOfServer(base, key string) *locksOfServer {
-	return &locksOfServer{base, key, &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}, 20 * time.Second}
+func newLocksOfServer(base, key string, log *slog.Logger) *locksOfServer {
+	return &locksOfServer{base, key, log, &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}, 20 * time.Second}
 }
 
 func (l *locksOfServer) close() error {
@@ -130,7 +132,7 @@ const patience = 30 * time.Second
 
 func (l *locksOfServer) acquire(ctx context.Context, name string, w want) (holder, error) {
 	key := strconv.Quote(rand.Text()) // one wait, in as many requests as it takes
-	began, answered := time.Now(), time.Now()
+	began, answered, told := time.Now(), time.Now(), false
 	for first := true; ; first = false {
 		left := l.oneWait
 		if w.wait >= 0 {
@@ -153,6 +155,10 @@ func (l *locksOfServer) acquire(ctx context.Context, name string, w want) (holde
 		case !passing(err) || w.wait >= 0 && time.Since(began) >= w.wait || first && !isProblem(err) || time.Since(answered) > patience:
 			return nil, err
 		default:
+			if !told {
+				l.log.Warn("the lock cannot be had now; it is tried again", "for", patience, "error", err)
+				told = true
+			}
 			if !sleep(ctx, time.Second) {
 				return nil, context.Cause(ctx)
 			}

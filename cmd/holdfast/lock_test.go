@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -332,7 +333,7 @@ func TestLockWaitInParts(t *testing.T) {
 	address := free(t)
 	p.at = []string{"--server", "http://" + address}
 	p.serve(address)
-	l := newLocksOfServer("http://"+address, "")
+	l := newLocksOfServer("http://"+address, "", slog.New(slog.DiscardHandler))
 	defer func() { _ = l.close() }()
 	l.oneWait = 100 * time.Millisecond
 	ctx := t.Context()
@@ -343,7 +344,7 @@ func TestLockWaitInParts(t *testing.T) {
 	served := make(chan int, 2)
 	held := make(chan holder, 2)
 	for i, each := range []time.Duration{100 * time.Millisecond, 10 * time.Second} {
-		mine := newLocksOfServer(l.base, "")
+		mine := newLocksOfServer(l.base, "", l.log)
 		mine.oneWait = each
 		go func() {
 			h, err := mine.acquire(ctx, "the lock", want{lock.Request{TTL: 2 * time.Second}, -1})
