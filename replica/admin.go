@@ -26,8 +26,7 @@ type request struct {
 
 type answer struct {
 	Error   string   `json:"error,omitempty"`
-	Taken   bool     `json:"taken,omitempty"` // the error is a takenError
-	Code    string   `json:"code,omitempty"`  // of an error that is told apart
+	Code    string   `json:"code,omitempty"` // of an error that is told apart
 	Cluster string   `json:"cluster,omitempty"`
 	Members []Member `json:"members,omitempty"`
 	Status  *Status  `json:"status,omitempty"`
@@ -117,9 +116,6 @@ func ask(ctx context.Context, t *transport.Transport, addr string, r request) (a
 	if err := json.NewDecoder(io.LimitReader(c, 1<<20)).Decode(&a); err != nil {
 		return a, err
 	}
-	if a.Taken {
-		return a, takenError{a.Error}
-	}
 	if a.Error != "" {
 		return a, &denial{a.Error, a.Code}
 	}
@@ -139,8 +135,6 @@ func (n *Node) serveAdmin(c *transport.Conn) {
 	n.withLog(func(*consensus.Node) { a, err = n.answer(ctx, r) })
 	if err != nil {
 		a.deny(err)
-		var taken takenError
-		a.Taken = errors.As(err, &taken)
 	}
 	if json.NewEncoder(c).Encode(a) == nil {
 		_ = c.CloseWrite()
@@ -219,11 +213,6 @@ func (n *Node) passOn(ctx context.Context, r request) (answer, error) {
 	return answer{}, ErrNoLeader
 }
 
-// takenError: a node cannot join, however often it asks, because another one has its name or address.
-type takenError struct{ text string }
-
-func (e takenError) Error() string { return e.text }
-
 // admit makes a node a member that gets the log; tend gives it a vote when it has it.
 func (n *Node) admit(ctx context.Context, m Member) (answer, error) {
 	if m.ID == 0 || m.Raft == "" || m.Clients == "" {
@@ -234,7 +223,7 @@ func (n *Node) admit(ctx context.Context, m Member) (answer, error) {
 			return answer{Cluster: n.ident.Cluster, Members: n.known()}, nil
 		}
 		if k.Name == m.Name || k.Raft == m.Raft {
-			return answer{}, takenError{fmt.Sprintf("there is a node %q at %s already; if it is lost, let it leave first", k.Name, k.Raft)}
+			return answer{}, fmt.Errorf("%w: %q at %s; if it is lost, let it leave first", errTaken, k.Name, k.Raft)
 		}
 	}
 	b, err := json.Marshal(m)
@@ -328,8 +317,7 @@ func (n *Node) join(ctx context.Context) error {
 				return n.belong(a.Cluster, a.Members)
 			}
 			last = fmt.Errorf("%s: %w", addr, err)
-			var taken takenError
-			if errors.As(err, &taken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) ||
+			if errors.Is(err, errTaken) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrOtherCluster) ||
 				errors.Is(err, transport.ErrVersion) || errors.Is(err, ErrPassword) {
 				return fmt.Errorf("%w: %w", ErrJoin, last)
 			}

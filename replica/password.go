@@ -6,10 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/holdfast-dev/holdfast/internal/mutant"
-	"github.com/holdfast-dev/holdfast/replica/transport"
 )
 
 // Every node can lead, so one without the clients' password would open the whole cluster. Nodes compare
@@ -41,31 +39,4 @@ func (n *Node) checkPassword(theirs string) error {
 		return fmt.Errorf("%w: the clients of this cluster need one, and the node that joins has none: start it with --password-file", ErrPassword)
 	}
 	return fmt.Errorf("%w: the node that joins has another one than this cluster: start it with the same --password-file", ErrPassword)
-}
-
-// denial is what another node said instead of doing what it was asked.
-type denial struct {
-	why  string
-	code string
-}
-
-const codePassword = "password"
-
-func (d *denial) Error() string { return transport.ErrRefused.Error() + ": " + d.why }
-
-func (d *denial) Is(target error) bool {
-	return target == transport.ErrRefused || target == ErrPassword && d.code == codePassword
-}
-
-// deny puts an error into an answer. What yet another node said is passed on as it was.
-func (a *answer) deny(err error) {
-	var said *denial
-	switch {
-	case errors.As(err, &said):
-		a.Error, a.Code = said.why, said.code
-	case errors.Is(err, ErrPassword):
-		a.Error, a.Code = strings.TrimPrefix(err.Error(), "replica: "), codePassword
-	default:
-		a.Error = strings.TrimPrefix(err.Error(), "replica: ") // who is told puts it before
-	}
 }

@@ -298,7 +298,7 @@ func TestWhoCannotJoin(t *testing.T) {
 	if err := open([]byte("short")); !errors.Is(err, replica.ErrConfig) {
 		t.Errorf("with a short secret: %v", err)
 	}
-	if err := open(secret); !errors.Is(err, replica.ErrJoin) || !strings.Contains(err.Error(), "there is a node") || errors.Is(err, context.DeadlineExceeded) {
+	if err := open(secret); !errors.Is(err, replica.ErrJoin) || !strings.Contains(err.Error(), `such a node already: "n1"`) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("under a name that is taken: %v", err)
 	}
 }

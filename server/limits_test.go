@@ -103,7 +103,9 @@ func TestLimits(t *testing.T) {
 		if r.want(200, "POST", decisions, wish("", "tenant", "quiet"), &d); !d.Allowed || !d.Limits[0].Refused || !d.Limits[0].Shadow {
 			t.Errorf("%+v", d)
 		}
-		r.want(429, "POST", decisions, wish("", "tenant", "banned"), nil)
+		if a := r.want(429, "POST", decisions, wish("", "tenant", "banned"), nil); a.header.Get("Retry-After") != "" {
+			t.Errorf("it never admits anything, and says when to come back: %v", a.header)
+		}
 		if r.want(200, "POST", decisions, wish("", "nobody", "x"), &d); !d.Allowed || len(d.Limits) != 0 {
 			t.Errorf("%+v", d)
 		}

@@ -51,9 +51,9 @@ smaller token than one it has seen: a process that is stopped for longer than it
 Signals are passed on. When the lock is lost, the command is ended, and, unless standard input is a terminal, everything
 that it has started. The lock is released when the command has ended, whatever it leaves running.
 
-Exit status: the command's own; 128 + n if signal n ended it, or ended the wait; 75 if the lock was not got (at once, if it is held with another number of permits); 76 if it was lost
-before the command had ended; 69 if the store or the server cannot be reached; 126 or 127 if the command cannot be
-run or found; 1 for everything else.`
+Exit status: the command's own; 128 + n if signal n ended it, or ended the wait; 75 if the lock was not got (at once, if
+it is held with another number of permits); 76 if it was lost before the command had ended; 69 if the store or the
+server cannot be reached; 126 or 127 if the command cannot be run or found; 1 for everything else.`
 }
 
 // Run runs the command under the lock.

@@ -218,6 +218,18 @@ func TestLockRunBroken(t *testing.T) {
 	})
 }
 
+// A name that is held with another number of permits is not waited for.
+func TestLockRunWithOtherPermits(t *testing.T) {
+	t.Parallel()
+	eachPlace(t, func(p *lockPlace) {
+		r := p.run(`echo up >"$DIR/up"; until [ -e "$DIR/go" ]; do sleep 0.02; done`, "--permits", "1", "--of", "2")
+		p.untilText("up", "up")
+		p.wantExit(p.run(`true`, "--permits", "1", "--of", "3", "--wait", "25s"), exitHeld)
+		p.touch("go")
+		p.wantExit(r, 0)
+	})
+}
+
 // When nobody can tell any more whether the lock is held, the command ends in time.
 func TestLockRunWithoutStore(t *testing.T) {
 	t.Parallel()
@@ -408,7 +420,7 @@ func TestLockRefusals(t *testing.T) {
 		{[]string{"run", "--server", "http://127.0.0.1:1", "n", "true"}, exitUnavailable, "127.0.0.1:1"},
 		{[]string{"run", "--store", "redis://127.0.0.1:1", "n", "true"}, exitUnavailable, "127.0.0.1:1"},
 		{[]string{"break", "n"}, 1, "--reason"},
-		{[]string{"ls", "--server", "http://127.0.0.1:1"}, 69, "127.0.0.1:1"},
+		{[]string{"ls", "--server", "http://127.0.0.1:1"}, exitUnavailable, "127.0.0.1:1"},
 	} {
 		p := start(t, append([]string{"lock"}, c.args...)...)
 		if code := p.end(); code != c.code || !strings.Contains(p.err.String(), c.says) {
